@@ -1,0 +1,204 @@
+"""The command ``graft``: verbs that hand over to the rooms. No logic, and nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graft import __version__
+from graft.errors import GraftError, expected_one_of
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line.
+
+    Attributes:
+        summary: What it does, in a line.
+        usage: What may follow it.
+        about: What a person should know.
+        examples: Real commands and what they do.
+        call: Does it, given the words after the verb, and returns the exit code.
+    """
+
+    summary: str
+    usage: str
+    about: str
+    examples: tuple[tuple[str, str], ...]
+    call: Callable[[list[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 a run failed, 2 a mistake in what was asked for."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "-sc" in words or "--shell-completion" in words:
+        words = _verb_being_completed() + words
+    try:
+        return _dispatch(words)
+    except GraftError as error:
+        print(f"graft: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("graft: interrupted. The same command goes on where it was.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"graft {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        raise GraftError(expected_one_of("verb", name, VERBS))
+    if "-h" in rest or "--help" in rest:
+        print(_help(name, VERBS[name]))
+        return 0
+    return VERBS[name].call(rest)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return f"""graft {__version__} - does transfer learning pay on your images, and how sure are we?
+
+usage: graft <verb> [...]
+
+{verbs}
+
+examples:
+  graft train data=folder data.root=~/my_images backbone=resnet18 transfer=fine_tune
+  graft train -m transfer=linear_probe,fine_tune optim.lr=1e-4,1e-3 seed=0,1,2,3,4
+  graft compare
+
+`graft <verb> --help` shows more of each. Everything is written under ./runs; another place: paths.root=<folder>."""
+
+
+def _help(name: str, verb: Verb) -> str:
+    width = max(len(command) for command, _ in verb.examples)
+    examples = "\n".join(f"  {command:<{width}}  # {meaning}" for command, meaning in verb.examples)
+    return f"usage: graft {name} {verb.usage}\n\n{verb.summary}.\n\n{verb.about}\n\nexamples:\n{examples}"
+
+
+def _verb_being_completed() -> list[str]:
+    """Find the verb in the line that the shell completes, and take it out: Hydra knows overrides only."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    verb = next((word for word in words[1:] if word in VERBS), "train")
+    if verb in words[1:]:
+        words.remove(verb)
+        os.environ["COMP_LINE"] = " ".join(words)
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return [verb]
+
+
+def _train(words: list[str]) -> int:
+    from graft.compose import compose_and_call
+    from graft.verbs import train
+
+    return compose_and_call("train", words, train)
+
+
+def _pretrain(words: list[str]) -> int:
+    from graft.compose import compose_and_call
+    from graft.verbs import pretrain
+
+    return compose_and_call("pretrain", words, pretrain)
+
+
+def _compare(words: list[str]) -> int:
+    from graft.verbs import compare
+
+    names, places = _split_places(words)
+    if len(names) > 1:
+        raise GraftError(f"Expected one experiment or parent run, but got {len(names)}: {', '.join(names)}.")
+    return compare(names[0] if names else None, *places)
+
+
+def _ui(words: list[str]) -> int:
+    from graft.track.dashboard import serve
+
+    names, (root, uri) = _split_places([word for word in words if not word.startswith("port=")])
+    port = next((word.partition("=")[2] for word in words if word.startswith("port=")), "5000")
+    if names or not port.isdigit():
+        raise GraftError(f"Expected nothing but `port=<number>`, `paths.root=` and `tracking.uri=`, but got {words}.")
+    return serve(uri, root, int(port))
+
+
+def _split_places(words: list[str]) -> tuple[list[str], tuple[Path, str | None]]:
+    """Take ``paths.root=`` and ``tracking.uri=`` out of ``words``."""
+    places = {"paths.root": "./runs", "tracking.uri": ""}
+    rest = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        if sign and key not in places:
+            raise GraftError(expected_one_of("option", key, places))
+        if word.startswith("-"):
+            raise GraftError(f"There is no option {word!r} here. The choices are: `paths.root=` and `tracking.uri=`.")
+        if sign:
+            places[key] = value
+        else:
+            rest.append(word)
+    return rest, (Path(places["paths.root"]).expanduser(), places["tracking.uri"] or None)
+
+
+_HYDRA_FLAGS = (
+    "Hydra's flags work here: -m (multirun), --cfg job (show the configuration), --info, --config-dir, and tab\n"
+    'completion: eval "$(graft train -sc install=bash)".'
+)
+
+VERBS = {
+    "pretrain": Verb(
+        "Train a source model and write it as a weights bundle",
+        "[key=value ...]",
+        "The bundle goes under paths.root/weights/<name>; backbone.weights=<name> uses it.\n" + _HYDRA_FLAGS,
+        (
+            ("graft pretrain", "small_cnn on rendered letters and digits"),
+            ("graft pretrain backbone=resnet18 data=folder data.root=~/source", "on your own source domain"),
+            ("graft pretrain trainer.epochs=20 bundle.name=longer", "longer, under another name"),
+        ),
+        _pretrain,
+    ),
+    "train": Verb(
+        "Train one run, or with -m or an experiment a whole sweep",
+        "[-m] [experiment=<name>] [key=value ...]",
+        "Groups: data backbone head transfer optim augment trainer tracking sweep experiment. A finished run is not\n"
+        "run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
+        (
+            ("graft train transfer=linear_probe backbone.weights=glyphs-small_cnn data.labels_per_class=5", "one run"),
+            ("graft train -m transfer.freeze_depth=0,3,5 optim.lr=1e-3,1e-2 seed='range(5)' ...", "a grid"),
+            ("graft train experiment=digits_transfer", "an experiment that carries its own grid"),
+        ),
+        _train,
+    ),
+    "compare": Verb(
+        "Rank the arms of an experiment, say the verdict, write the report",
+        "[experiment | parent run] [paths.root=...] [tracking.uri=...]",
+        "Validation chooses each arm's trial, test is read for chosen trials only. The report goes under\n"
+        "paths.root/reports/<experiment>.",
+        (
+            ("graft compare", "the experiment that was run last"),
+            ("graft compare digits_transfer", "an experiment by name"),
+            ("graft compare digits_transfer paths.root=/data/runs", "recorded elsewhere"),
+        ),
+        _compare,
+    ),
+    "ui": Verb(
+        "Open the MLflow dashboard on the same store",
+        "[port=5000] [paths.root=...] [tracking.uri=...]",
+        "Serves on this machine only, telemetry off. Ctrl-C ends it.",
+        (
+            ("graft ui", "the store under ./runs"),
+            ("graft ui port=5001", "on another port"),
+            ("graft ui paths.root=/data/runs", "recorded elsewhere"),
+        ),
+        _ui,
+    ),
+}

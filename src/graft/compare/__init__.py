@@ -1,0 +1,1 @@
+"""From recorded runs to the verdict and the report."""

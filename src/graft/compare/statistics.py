@@ -1,0 +1,159 @@
+"""Estimates over seeds: each function says its axis, and which uncertainty its interval covers.
+
+All intervals here are for *new seeds on this test set*: new draws of the labelled images, initialisation and
+order of batches. They say nothing about new test images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+Verdict = Literal["helps", "hurts", "not established"]
+
+#: Spread below which differences count as equal: rounding of floats, far below one test image.
+NO_SPREAD = 1e-12
+
+#: Level of the test behind a verdict.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval.
+
+    Attributes:
+        mean: Mean over seeds.
+        low: Lower end of the interval, NaN where none can be given.
+        high: Upper end of the interval, NaN where none can be given.
+        n: Number of seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether an interval could be given."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference over seeds and the two-sided p-value of "no difference"."""
+
+    estimate: Estimate
+    p: float
+
+
+def estimate_mean(values: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Estimate the mean over seeds with a Student-t interval, for new seeds on this test set.
+
+    Args:
+        values: One value per seed, shape ``(seeds,)``.
+        level: Coverage of the interval.
+
+    Returns:
+        The mean and its interval. The interval is NaN for one seed, and for values without any spread:
+        a spread of zero in a few seeds is a coincidence of counting, not knowledge.
+
+    Raises:
+        ValueError: When there is no value, or one is not finite.
+
+    Source:
+        Student (1908), "The probable error of a mean".
+    """
+    array = _finite(values)
+    mean, n = math.fsum(array) / array.size, int(array.size)
+    error = _standard_error(array)
+    if not error > 0:
+        return Estimate(mean, math.nan, math.nan, n)
+    reach = float(stdtrit(n - 1, 0.5 + level / 2)) * error
+    return Estimate(mean, mean - reach, mean + reach, n)
+
+
+def estimate_difference(
+    values: Sequence[float], baseline: Sequence[float], *, level: float = 0.95
+) -> Difference:
+    """Estimate the mean paired difference over seeds, for new seeds on this test set.
+
+    Args:
+        values: One value per seed, shape ``(seeds,)``.
+        baseline: The values to compare with, of the same seeds in the same order, shape ``(seeds,)``.
+        level: Coverage of the interval.
+
+    Returns:
+        The mean of ``values - baseline`` with its Student-t interval, and the p-value of the paired t-test.
+        Without an interval (see `estimate_mean`) p is 1: nothing can be established.
+
+    Raises:
+        ValueError: When the lengths differ, there is no value, or one is not finite.
+    """
+    if len(values) != len(baseline):
+        raise ValueError(
+            f"expected as many values as in the baseline ({len(baseline)}), but got {len(values)}"
+        )
+    differences = _finite(values) - _finite(baseline)
+    estimate = estimate_mean(list(differences), level=level)
+    if not estimate.has_interval:
+        return Difference(estimate, 1.0)
+    t = estimate.mean / _standard_error(differences)
+    return Difference(estimate, float(2 * stdtr(estimate.n - 1, -abs(t))))
+
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of a family, so that a false rejection anywhere in it has the nominal probability.
+
+    Args:
+        p_values: One p-value per comparison of the family, shape ``(comparisons,)``.
+
+    Returns:
+        Adjusted p-values in the given order.
+
+    Source:
+        Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    >>> [round(p, 3) for p in adjust_holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def judge(difference: Difference, p_adjusted: float, *, higher_is_better: bool) -> Verdict:
+    """Say in a word what a difference to the twin establishes.
+
+    Args:
+        difference: The paired difference.
+        p_adjusted: Its p-value, adjusted over the family.
+        higher_is_better: The metric's direction.
+    """
+    if not p_adjusted < ALPHA:
+        return "not established"
+    return "helps" if (difference.estimate.mean > 0) == higher_is_better else "hurts"
+
+
+def _finite(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"expected one finite value per seed, but got {list(values)}")
+    return array
+
+
+def _standard_error(array: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    """Return the standard error of the mean (ddof=1); NaN for one value and for values without spread."""
+    if array.size < 2:
+        return math.nan
+    spread = float(array.std(ddof=1))
+    return spread / math.sqrt(array.size) if spread > NO_SPREAD else math.nan

@@ -1,0 +1,119 @@
+"""The verdict in words: one sentence per label budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graft.compare.comparison import TRANSFER_METHODS, Budget, Contrast, Row
+from graft.compare.naming import count_words, join_few, join_words, name_budget, write_gain, write_value
+from graft.compare.statistics import Estimate, Verdict
+from graft.config.names import METRICS
+from graft.plan.arms import Arm
+
+
+def say_verdict(budget: Budget, names: Mapping[Arm, str], metric: str) -> str:
+    """Return the verdict on one label budget as a sentence.
+
+    The arm it speaks of is the one that validation chose among the transfer arms, never the best on test.
+
+    Args:
+        budget: All arms at the label budget.
+        names: Short name of each arm.
+        metric: Name of the metric, without a split.
+    """
+    opening = f"At {name_budget(budget.labels)}"
+    headline = next((row for row in budget.rows if row.headline), None)
+    if headline is None:
+        said = join_words(f"{row.name} reaches {write_value(row.test)}" for row in budget.rows)
+        return f"{opening}, {said}: there is no transfer arm to judge."
+    parts = [_say_twin(headline, metric)]
+    if budget.contrasts:
+        parts.append(_say_contrasts(headline, budget.contrasts, names, metric))
+    tally = _say_tally(budget)
+    return f"{opening}, " + "; ".join(parts) + f". {tally}".rstrip()
+
+
+def _say_twin(row: Row, metric: str) -> str:
+    seeds = count_words(len(row.seeds), "seed")
+    if row.to_twin is None:
+        return (
+            f"{row.name} reaches {write_value(row.test)} ({seeds}), with no from-scratch twin to compare with"
+        )
+    estimate = row.to_twin.estimate
+    gain = write_gain(estimate, metric, signed=False)
+    if row.verdict == "helps":
+        return f"{row.name} beats training from scratch by {gain} ({seeds}): transfer helps"
+    if row.verdict == "hurts":
+        return f"{row.name} falls short of training from scratch by {gain} ({seeds}): transfer hurts"
+    why = _why_not(row)
+    between = f"the difference between {row.name} and training from scratch"
+    return f"{between}, {write_gain(estimate, metric)} ({seeds}), is not established{why}"
+
+
+def _why_not(row: Row) -> str:
+    """Say why there is no verdict where the numbers beside it could suggest one."""
+    if row.to_twin is None:
+        return ""
+    estimate = row.to_twin.estimate
+    if estimate.n == 1:
+        return " (one seed says nothing of its own spread)"
+    if not estimate.has_interval:
+        return " (no spread over these seeds, so no interval)"
+    if estimate.low > 0 or estimate.high < 0:
+        return f" (its interval excludes zero, but p = {row.p_adjusted:.2g} after Holm's correction)"
+    return ""
+
+
+def _say_contrasts(
+    headline: Row, contrasts: tuple[Contrast, ...], names: Mapping[Arm, str], metric: str
+) -> str:
+    """Say where the headline arm stands among the transfer arms."""
+    better, worse, unclear = [], [], []
+    for contrast in contrasts:
+        estimate, name = contrast.difference.estimate, names[contrast.other]
+        if not contrast.established:
+            unclear.append(name)
+        elif _is_better(estimate, metric):
+            better.append(f"{name} by {write_gain(estimate, metric, signed=False)}")
+        else:
+            worse.append(f"{name} by {write_gain(estimate, metric, signed=False)}")
+    subject, parts = headline.name, []
+    for verb, names_said in (("beats", better), ("falls short of", worse)):
+        if names_said:
+            parts.append(f"{subject} {verb} {join_few(names_said)}")
+            subject = "it"
+    if unclear:
+        whose = "its difference to" if parts else f"the difference between {subject} and"
+        parts.append(f"{whose} {join_few(unclear)} is not established")
+    return "; ".join(parts)
+
+
+def _say_tally(budget: Budget) -> str:
+    """Count the verdicts where several transfer arms have one."""
+    words = [row.verdict for row in budget.rows if row.verdict and row.arm.method in TRANSFER_METHODS]
+    if len(words) < 2:
+        return ""
+    if len(set(words)) == 1:
+        all_of_them = "Both" if len(words) == 2 else f"All {len(words)}"
+        return f"{_TALLY[words[0]][1].format(f'{all_of_them} transfer arms')}."
+    counts = [
+        forms[words.count(word) > 1].format(words.count(word))
+        for word, forms in _TALLY.items()
+        if word in words
+    ]
+    return f"Of {len(words)} transfer arms, {join_words(counts)}."
+
+
+#: Each verdict said of one arm and of several.
+_TALLY: Mapping[Verdict, tuple[str, str]] = {
+    "helps": ("{} helps", "{} help"),
+    "hurts": ("{} hurts", "{} hurt"),
+    "not established": (
+        "{} is not established",
+        "{} are not established",
+    ),
+}
+
+
+def _is_better(estimate: Estimate, metric: str) -> bool:
+    return (estimate.mean > 0) == METRICS[metric].higher_is_better

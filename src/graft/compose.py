@@ -1,0 +1,58 @@
+"""Hydra in front of a verb: composes its configuration, keeps Hydra's own flags, turns mistakes into messages."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from graft.config.load import conf_folder, explain, register_schema, to_config
+from graft.config.schema import Config
+from graft.config.validate import require_valid
+from graft.errors import GraftError
+from graft.sweep.sweeper import register_plugins
+
+
+def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config], None]) -> int:
+    """Compose the configuration ``primary`` from ``words`` and call ``call`` with it, or sweep.
+
+    Args:
+        primary: Name of the primary configuration, ``train`` or ``pretrain``.
+        words: Overrides and Hydra's flags.
+        call: What a single run does.
+
+    Raises:
+        GraftError: For a mistake in the configuration.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, to be explained here
+    os.environ["GRAFT_COMMAND"] = shlex.join(["graft", primary, *words])
+    register_schema()
+    register_plugins()
+
+    @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)
+    def task(composed: DictConfig) -> None:
+        config = to_config(composed)
+        require_valid(config)
+        call(config)
+
+    arguments, sys.argv = sys.argv, [f"graft {primary}", *words]
+    try:
+        task()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GraftError(explain(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise GraftError(
+            f"Expected {str(error.filename)!r} to be readable and writable, but got: {error.strerror}. "
+            "Everything is written under `paths.root`; give another one: `paths.root=<folder>`."
+        ) from error
+    finally:
+        sys.argv = arguments
+    return 0

@@ -1,0 +1,1 @@
+"""What a person chooses: the schema of every knob, loading and validation."""

@@ -1,0 +1,54 @@
+"""The closed lists of names that a configuration may use, free of heavy imports.
+
+Builders live in the rooms to the right; a test there asserts that each registry has exactly the names given here.
+The torchvision part is generated (`graft.config.torchvision_names`) and pinned by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graft.config.torchvision_names import TORCHVISION_BACKBONES
+
+DATA_SETS = ("digits", "folder", "glyphs")
+OWN_BACKBONES = ("small_cnn", "cnn2", "row_rnn", "row_lstm", "row_gru")
+BACKBONES = OWN_BACKBONES + TORCHVISION_BACKBONES
+HEADS = ("linear", "mlp", "cosine", "pretrained_classifier")
+METHODS = ("from_scratch", "linear_probe", "fine_tune", "random_features")
+#: Methods that start from pretrained weights.
+PRETRAINED = ("linear_probe", "fine_tune")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mean_squared_error", "focal")
+AUGMENTATIONS = ("none", "flip_crop", "shear_zoom_flip")
+
+#: Recurrent backbones, the only ones that read `backbone.hidden_size` and `backbone.layers`.
+ROW_BACKBONES = ("row_rnn", "row_lstm", "row_gru")
+
+#: Freeze depth at which only the head trains: the number of stages.
+STAGES = 5
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means: its unit and which way is better."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "fraction", True),
+        Metric("balanced_accuracy", "fraction", True),
+        Metric("macro_f1", "fraction", True),
+        Metric("loss", "nats", False),
+    )
+}
+
+
+def entry_point_backbones() -> tuple[str, ...]:
+    """Return the names of backbones that installed packages add through the group ``graft.backbones``."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted(point.name for point in entry_points(group="graft.backbones")))

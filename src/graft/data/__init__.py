@@ -1,0 +1,1 @@
+"""What the network sees: sources of images, splits, pixels and batches."""

@@ -1,0 +1,234 @@
+"""Feeds Lightning: batches by step, parts by process, pixels straight from the shared map.
+
+A Lightning epoch is one *round*: the optimizer steps between two validations. Where a round starts is read
+from the trainer's count of optimizer steps, so a run that is resumed, even inside a round, sees exactly the
+batches that an uninterrupted one would. The trainer must not replace the sampler:
+``Trainer(use_distributed_sampler=False)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from graft.data.image_set import Int64Array, UInt8Array
+from graft.data.preprocessing import Preprocessing
+from graft.data.schedule import BatchSchedule, share
+from graft.data.splits import Split
+from graft.data.transforms import build_augmentation, normalise, seed_generator
+
+Batch = dict[str, Any]
+"""image ``(n, C, H, W)``, label, index and weight ``(n,)``, and the ints step and part."""
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """The batches of one run.
+
+    Args:
+        pixels: All images, uint8 ``(N, C, H, W)``.
+        labels: Class of each image, ``(N,)``.
+        split: Which images train, choose and test.
+        preprocessing: For mean and std.
+        batch_size: Images per optimizer step, over all processes and micro-batches.
+        seed: Draws the order of batches and the augmentation.
+        augmentation: A name of the registry.
+        accumulate: Micro-batches per optimizer step.
+        workers: Processes that read batches; 0 for none.
+        limit_batches: Batches of each evaluation, or ``None`` for all.
+        steps_per_round: Optimizer steps between validations; the last round may be shorter.
+        total_steps: Optimizer steps of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        pixels: UInt8Array,
+        labels: Int64Array,
+        split: Split,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        seed: int,
+        steps_per_round: int,
+        total_steps: int,
+        augmentation: str = "none",
+        accumulate: int = 1,
+        workers: int = 0,
+        limit_batches: int | None = None,
+    ) -> None:
+        super().__init__()
+        # A memory map indexes faster through a plain array on the same memory.
+        self.pixels = np.asarray(pixels)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.split = split
+        self.preprocessing = preprocessing
+        self.schedule = BatchSchedule(split.train, batch_size, seed)
+        self.seed = seed
+        self.steps_per_round = steps_per_round
+        self.total_steps = total_steps
+        self.accumulate = accumulate
+        self.workers = workers
+        self.limit_batches = limit_batches
+        self.evaluation_batch_size = max(batch_size, 256 if preprocessing.size <= 64 else 64)
+        self._augmentation = augmentation
+        self._augment = build_augmentation(augmentation)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the micro-batches of the round that the trainer is in."""
+        trainer = self._require_trainer()
+        batches = TrainingBatches(
+            self.pixels, self.labels, self.schedule, trainer.global_rank, trainer.world_size, self.accumulate
+        )
+        sampler = RoundSampler(
+            self.steps_per_round, self.total_steps, self.accumulate, start=lambda: trainer.global_step
+        )
+        return self._load(batches, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return validation, each image once over all processes."""
+        return self._load_evaluation(self.split.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return test, each image once over all processes."""
+        return self._load_evaluation(self.split.test)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training images, and normalise all, on the device they are on."""
+        images = batch["image"]
+        if self._require_trainer().training and self._augmentation != "none":
+            images = self._augment(images, seed_generator(self.seed, batch["step"], batch["part"]))
+        return {**batch, "image": normalise(images, self.preprocessing)}
+
+    def _load_evaluation(self, indices: Int64Array) -> DataLoader[Batch]:
+        trainer = self._require_trainer()
+        batches = EvaluationBatches(
+            self.pixels,
+            self.labels,
+            indices,
+            trainer.global_rank,
+            trainer.world_size,
+            self.evaluation_batch_size,
+            self.limit_batches,
+        )
+        return self._load(batches, None)
+
+    def _load(self, batches: Dataset[Batch], sampler: Sampler[Any] | None) -> DataLoader[Batch]:
+        return DataLoader(
+            batches,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _require_trainer(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise RuntimeError(
+                "Expected the data module to be attached to a Trainer before it is asked for batches."
+            )
+        return self.trainer
+
+
+class RoundSampler(Sampler[tuple[int, int]]):
+    """Yields (step, micro-batch) from the trainer's step to the end of its round.
+
+    It has no length on purpose: Lightning keeps the length of the first round, and would not validate after a
+    last round that is shorter.
+    """
+
+    def __init__(
+        self, steps_per_round: int, total_steps: int, accumulate: int, start: Callable[[], int]
+    ) -> None:
+        self.steps_per_round = steps_per_round
+        self.total_steps = total_steps
+        self.accumulate = accumulate
+        self.start = start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = self.start()
+        end = min((start // self.steps_per_round + 1) * self.steps_per_round, self.total_steps)
+        for step in range(start, end):
+            for micro in range(self.accumulate):
+                yield step, micro
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The part of one process of each micro-batch, by (step, micro-batch)."""
+
+    def __init__(
+        self,
+        pixels: UInt8Array,
+        labels: Int64Array,
+        schedule: BatchSchedule,
+        rank: int,
+        world: int,
+        accumulate: int,
+    ) -> None:
+        self.pixels = pixels
+        self.labels = labels
+        self.schedule = schedule
+        self.rank = rank
+        self.world = world
+        self.accumulate = accumulate
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        step, micro = item
+        indices, weights = share(self.schedule.batch(step), self.rank, self.world, micro, self.accumulate)
+        return _gather(self.pixels, self.labels, indices, weights, step, micro * self.world + self.rank)
+
+
+class EvaluationBatches(Dataset[Batch], Sized):
+    """The part of one process of each evaluation batch; all processes have equally many.
+
+    Where a part would be empty, it has one image with weight 0.
+    """
+
+    def __init__(
+        self,
+        pixels: UInt8Array,
+        labels: Int64Array,
+        indices: Int64Array,
+        rank: int,
+        world: int,
+        batch_size: int,
+        limit_batches: int | None,
+    ) -> None:
+        self.pixels = pixels
+        self.labels = labels
+        self.indices = indices
+        self.rank = rank
+        self.world = world
+        self.stride = batch_size * world
+        whole = -(-len(indices) // self.stride)
+        self.length = whole if limit_batches is None else min(whole, limit_batches)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int) -> Batch:
+        if not 0 <= item < self.length:
+            raise IndexError(item)
+        batch = self.indices[item * self.stride : (item + 1) * self.stride]
+        part = batch[self.rank :: self.world]
+        weights = np.ones(len(part), dtype=np.float32)
+        if len(part) == 0:
+            part, weights = batch[:1], np.zeros(1, dtype=np.float32)
+        return _gather(self.pixels, self.labels, part, weights, item, self.rank)
+
+
+def _gather(
+    pixels: UInt8Array, labels: Int64Array, indices: Int64Array, weights: Any, step: int, part: int
+) -> Batch:
+    return {
+        "image": torch.from_numpy(pixels[indices]),
+        "label": torch.from_numpy(labels[indices]),
+        "index": torch.from_numpy(np.ascontiguousarray(indices)),
+        "weight": torch.from_numpy(weights),
+        "step": step,
+        "part": part,
+    }

@@ -1,0 +1,103 @@
+"""From a file to pixels, by rule.
+
+* The EXIF orientation is applied.
+* Alpha, and a palette's or header's transparent colour, is laid on white.
+* A palette becomes RGB; CMYK, YCbCr, LAB and HSV become RGB; black-and-white becomes gray.
+* 16-bit gray becomes 8-bit: 0 to 65535 is scaled to 0 to 255 and rounded.
+* Of a file with several frames, the first is read.
+* Floating-point images, and integers beyond 16 bits, have no rule: they are refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.data.image_set import UInt8Array
+from graft.errors import GraftError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+LARGEST_IMAGE = 178_956_970
+"""Pixels; Pillow takes more than this for a decompression bomb."""
+
+GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+def read_is_gray(path: Path) -> bool:
+    """Tell from the header alone whether an image is gray.
+
+    Raises:
+        GraftError: The file is no image that can be opened.
+    """
+    with _open(path) as image:
+        return image.mode in GRAY_MODES
+
+
+def decode_image(path: Path) -> UInt8Array:
+    """Decode a file to uint8, ``(H, W, 1)`` when it is gray, else ``(H, W, 3)``.
+
+    Raises:
+        GraftError: The file is missing, no image, truncated, too large, or has no rule.
+    """
+    from PIL import ImageOps
+
+    with _open(path) as image:
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
+            raise _unreadable(path, error) from error
+        pixels = _convert(upright, path)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns at half the size that we refuse; a large photograph is no attack.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise GraftError(
+            f"Expected {path} to have at most {LARGEST_IMAGE:,} pixels, but it claims more."
+        ) from error
+    except UnidentifiedImageError as error:
+        found = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not one"
+        raise GraftError(
+            f"Expected {path} to be an image, but it {found}. Remove it, or replace it with the real image."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> GraftError:
+    return GraftError(
+        f"Expected {path} to be a whole image, but it cannot be decoded: {error}. "
+        "Remove it, or replace it with a whole copy."
+    )
+
+
+def _convert(image: Any, path: Path) -> UInt8Array:
+    """Apply the rules of this module to an upright PIL image."""
+    from PIL import Image
+
+    if image.mode == "F" or (
+        image.mode == "I" and not 0 <= image.getextrema()[0] <= image.getextrema()[1] <= 65535
+    ):
+        raise GraftError(
+            f"Expected {path} to have 8 or 16 bits per channel, but its pixels are of Pillow's mode "
+            f"{image.mode!r}. Save it with 8 bits."
+        )
+    if image.mode.startswith("I"):
+        return np.round(np.asarray(image).astype(np.float64) / 257.0).astype(np.uint8)
+    gray = image.mode in GRAY_MODES
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, coloured)
+    return np.asarray(image.convert("L" if gray else "RGB"))

@@ -1,0 +1,115 @@
+"""Decode once: every image as the network's uint8 input, in one memory-mapped file that all runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock
+
+from graft.data.cache import write_whole
+from graft.data.image_set import ImageSet, Progress, UInt8Array
+from graft.data.preprocessing import Preprocessing
+from graft.data.transforms import to_input
+from graft.errors import GraftError
+
+PIXELS_VERSION = 1
+"""Part of the file's name: raise it when code changes the pixels."""
+
+_verified: set[tuple[str, int, int, int]] = set()
+"""Files whose sha256 this process has checked, as (path, size, mtime_ns, inode)."""
+
+
+def prepare_pixels(
+    images: ImageSet, preprocessing: Preprocessing, cache_root: Path, progress: Progress | None = None
+) -> UInt8Array:
+    """Return all images as the network's input, from the cache when they are there and whole.
+
+    Args:
+        images: The set to decode.
+        preprocessing: Size, crop, interpolation and channels; mean and std are applied later.
+        cache_root: Folder of the cache.
+        progress: Called with (done, total) while images are decoded.
+
+    Returns:
+        A read-only memory map, uint8 ``(N, C, size, size)``.
+
+    Raises:
+        GraftError: An image cannot be decoded, or the cache cannot be written.
+    """
+    shape = (len(images), preprocessing.channels, preprocessing.size, preprocessing.size)
+    path = cache_root / "pixels" / f"{hash_geometry(images.digest, preprocessing)}.npy"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire()
+    except OSError as error:
+        raise GraftError(
+            f"Expected to write into {path.parent}, but got: {error.strerror or error}. "
+            "Choose another place with `paths.root`."
+        ) from error
+    try:
+        kept = _open_whole(path, shape)
+        if kept is not None:
+            return kept
+        _decode_all(images, preprocessing, shape, path, progress)
+        decoded = _open_whole(path, shape)
+    finally:
+        lock.release()
+    if decoded is None:
+        raise GraftError(f"Expected {path} to hold what was just written, but it does not: check the disk.")
+    return decoded
+
+
+def hash_geometry(digest: str, preprocessing: Preprocessing) -> str:
+    """Name the pixels of a set by all that can change them, and by nothing else."""
+    facts = preprocessing.to_dict()
+    del facts["mean"], facts["std"]
+    text = json.dumps([PIXELS_VERSION, digest, facts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _decode_all(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    shape: tuple[int, int, int, int],
+    path: Path,
+    progress: Progress | None,
+) -> None:
+    """Decode image after image straight into the file, then write its sha256 beside it."""
+    digest = hashlib.sha256()
+
+    def write(file: IO[bytes]) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for index in range(len(images)):
+            content = to_input(images.read(index), preprocessing).contiguous().numpy().tobytes()
+            digest.update(content)
+            file.write(content)
+            if progress is not None and (index + 1 == len(images) or (index + 1) % 200 == 0):
+                progress(index + 1, len(images))
+
+    path.with_suffix(".sha256").unlink(missing_ok=True)
+    write_whole(path, write)
+    write_whole(path.with_suffix(".sha256"), lambda file: file.write(digest.hexdigest().encode()))
+
+
+def _open_whole(path: Path, shape: tuple[int, int, int, int]) -> UInt8Array | None:
+    """Open the pixels, or return ``None`` where they are missing or damaged: to be decoded again."""
+    try:
+        pixels: UInt8Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        expected = path.with_suffix(".sha256").read_text()
+        state = path.stat()
+    except (OSError, ValueError, EOFError):
+        return None
+    if pixels.shape != shape or pixels.dtype != np.uint8:
+        return None
+    identity = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    if identity not in _verified:
+        if hashlib.sha256(pixels.data).hexdigest() != expected:
+            return None
+        _verified.add(identity)
+    return pixels

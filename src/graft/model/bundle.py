@@ -1,0 +1,183 @@
+"""The weights bundle: a safetensors file and a JSON sidecar that says what it is.
+
+A bundle is a folder ``<root>/weights/<name>/`` with ``weights.safetensors`` and ``bundle.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from graft.errors import GraftError, nearest_first
+
+FORMAT = 1
+WEIGHTS_FILE = "weights.safetensors"
+SIDECAR_FILE = "bundle.json"
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a bundle says about its weights.
+
+    Attributes:
+        architecture: Name of the backbone.
+        options: Its options (hidden size, layers).
+        classes: Class names of the source data, in the order of the scores.
+        channels: Channels of its input.
+        image_size: Side of its input, in px.
+        preprocessing: How an image becomes its input.
+        data: Name of the source data.
+        data_digest: Digest of the source data.
+        metrics: What training measured, by metric key.
+        graft_version: Version that wrote it.
+        run_key: Key of the run that trained the weights.
+        sha256: Of the safetensors file; filled in by `write_bundle`.
+        size_bytes: Of the safetensors file; filled in by `write_bundle`.
+        parent: sha256 of the weights that training started from, ``None`` for none.
+    """
+
+    architecture: str
+    options: dict[str, Any]
+    classes: list[str]
+    channels: int
+    image_size: int
+    preprocessing: dict[str, Any]
+    data: str
+    data_digest: str
+    metrics: dict[str, float]
+    graft_version: str
+    run_key: str
+    sha256: str = ""
+    size_bytes: int = 0
+    parent: str | None = None
+    format: int = field(default=FORMAT)
+
+
+def bundle_folder(root: Path, name: str) -> Path:
+    """Return the folder of the bundle ``name``."""
+    return root / "weights" / name
+
+
+def list_bundles(root: Path) -> list[str]:
+    """List the names of the bundles under ``root``."""
+    return sorted(found.parent.name for found in (root / "weights").glob(f"*/{SIDECAR_FILE}"))
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even if the machine stops.
+
+    Raises:
+        GraftError: The folder cannot be written.
+    """
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise GraftError(f"Expected to write {target}, but could not: {error.strerror}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
+    """Write the sidecar of a bundle; it makes the bundle valid, so it comes after the weights."""
+    write_atomically(
+        folder / SIDECAR_FILE, json.dumps(asdict(sidecar), indent=2, sort_keys=True).encode() + b"\n"
+    )
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """Read what a bundle says about itself.
+
+    Raises:
+        GraftError: The sidecar is missing, no JSON, of another format, or lacks a field.
+    """
+    path = folder / SIDECAR_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GraftError(f"Expected a weights bundle in {folder}, but it has no {SIDECAR_FILE}.") from error
+    except (OSError, ValueError) as error:
+        raise GraftError(
+            f"Expected {path} to be the JSON sidecar of a weights bundle, but it cannot be read: {error}."
+        ) from error
+    known = [item.name for item in fields(Sidecar)]
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        came = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise GraftError(f"Expected {path} in bundle format {FORMAT}, but got {came!r}.")
+    if set(content) != set(known):
+        differing = ", ".join(sorted(set(content) ^ set(known)))
+        raise GraftError(
+            f"Expected {path} to have exactly the fields of a weights bundle, but these differ: {differing}."
+        )
+    return Sidecar(**content)
+
+
+def verify(folder: Path, sidecar: Sidecar) -> None:
+    """Check that the weights of a bundle are those that were written.
+
+    Raises:
+        GraftError: The file is missing, truncated, or changed.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise GraftError(f"Expected the weights of the bundle at {path}, but there is no such file.")
+    size = path.stat().st_size
+    if size < sidecar.size_bytes:
+        raise GraftError(
+            f"Expected {path} to have {sidecar.size_bytes} bytes, but it has {size}: it is truncated. "
+            "Copy it again, or run `graft pretrain` again."
+        )
+    found = sha256_of(path)
+    if found != sidecar.sha256:
+        raise GraftError(
+            f"Expected {path} to have the sha256 {sidecar.sha256[:16]}... of its sidecar, but it has {found[:16]}...: "
+            "its content was changed or damaged. Copy it again, or run `graft pretrain` again."
+        )
+
+
+def find_bundle(root: Path, name: str, other_choices: list[str]) -> Path:
+    """Find a bundle by name.
+
+    Args:
+        root: Where graft writes.
+        name: Name of the bundle.
+        other_choices: What else the reference could have named, to be offered.
+
+    Raises:
+        GraftError: There is none of that name; names those that exist, nearest first.
+    """
+    folder = bundle_folder(root, name)
+    if (folder / SIDECAR_FILE).is_file():
+        return folder
+    existing = nearest_first(name, list_bundles(root))
+    bundles = ", ".join(existing) if existing else "none yet, `graft pretrain` makes one"
+    others = f" Names of published weights: {', '.join(other_choices)}." if other_choices else ""
+    raise GraftError(
+        f"Expected `backbone.weights` to be none, default, a weights bundle or a path to a weights file, but got {name!r}. "
+        f"Bundles in {root / 'weights'}: {bundles}.{others}"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file; asked again for a file that did not change, the answer is remembered."""
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    if key not in _hashes:
+        with path.open("rb") as file:
+            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashes[key]

@@ -1,0 +1,115 @@
+"""Backbone and head together: what one run trains."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from graft.config.schema import Config
+from graft.errors import GraftError
+from graft.model.backbone import Backbone, build_backbone, build_network
+from graft.model.fit_weights import apply_weights
+from graft.model.freeze import freeze
+from graft.model.head import Head, build_head
+from graft.model.weights import LoadedWeights
+
+
+class Classifier(nn.Module):
+    """Images to scores.
+
+    Attributes:
+        backbone: The network up to its features, in five stages.
+        head: Features to scores.
+    """
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images ``(N, C, H, W)`` to features ``(N, D)``."""
+        features: Tensor = self.backbone(x)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(N, C, H, W)`` to scores ``(N, num_outputs)``."""
+        scores: Tensor = self.head(self.backbone(x))
+        return scores
+
+    @property
+    def frozen_depth(self) -> int:
+        """Leading stages that are frozen."""
+        return self.backbone.frozen_depth
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many numbers training moves."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return the parameters and buffers that training can change, by their names in `state_dict`, not copied."""
+        frozen = tuple(f"backbone.stages.{index}." for index in range(self.frozen_depth))
+        kept = {f"head.{name}" for name in self.head.frozen_names}
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(frozen) and name not in kept
+        }
+
+
+def count_outputs(config: Config, num_classes: int) -> int:
+    """Return how many scores the head gives: one logit for binary cross-entropy, else one per class.
+
+    Raises:
+        GraftError: One logit is asked for with more than two classes.
+    """
+    if config.loss.name != "binary_cross_entropy":
+        return num_classes
+    if num_classes != 2:
+        raise GraftError(
+            f"Expected 2 classes with `loss.name=binary_cross_entropy`, which has one logit, but got {num_classes} classes. "
+            "Use `loss.name=cross_entropy`."
+        )
+    return 1
+
+
+def build_classifier(
+    config: Config, *, num_classes: int, channels: int, image_size: int, weights: LoadedWeights | None
+) -> tuple[Classifier, list[str]]:
+    """Build the network of a run, load its weights and freeze it; random weights come from torch's global generator.
+
+    Args:
+        config: Names the backbone, the head, the loss and the freeze depth.
+        num_classes: Classes of the target data.
+        channels: Channels of the preprocessed images.
+        image_size: Side of the preprocessed images, in px.
+        weights: What to load; ``None`` leaves the network as it was drawn.
+
+    Returns:
+        The classifier in train mode, and lines that the user should read.
+
+    Raises:
+        GraftError: The backbone, the weights, the head or the image size do not go together.
+    """
+    chosen = config.backbone
+    num_outputs = count_outputs(config, num_classes)
+    network = build_network(
+        chosen.name,
+        num_classes=num_outputs,
+        image_size=image_size,
+        channels=channels,
+        hidden_size=chosen.hidden_size,
+        layers=chosen.layers,
+    )
+    backbone = build_backbone(network, chosen.name, image_size, channels)
+    notes: list[str] = []
+    weights_head: dict[str, Tensor] | None = None
+    if weights is not None:
+        weights_head, notes = apply_weights(
+            backbone, weights, config.head, allow_partial=chosen.allow_partial
+        )
+    head = build_head(config.head, backbone, num_outputs, weights_head, config.transfer.method)
+    backbone.release_tail()
+    classifier = Classifier(backbone, head)
+    freeze(classifier, config.transfer.freeze_depth)
+    return classifier, notes

@@ -1,0 +1,97 @@
+"""Load weights into a backbone, and say exactly what does not fit."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from graft.config.schema import HeadConfig
+from graft.errors import GraftError
+from graft.model.backbone import Backbone
+from graft.model.weights import LoadedWeights
+
+_LINES_SHOWN = 20
+# Classifiers that torchvision's googlenet and inception_v3 use in their own training only.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def apply_weights(
+    backbone: Backbone, loaded: LoadedWeights, head: HeadConfig, *, allow_partial: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Load weights into a backbone and into its tail.
+
+    Args:
+        backbone: Changed in place.
+        loaded: The weights.
+        head: Says whether the network's own classifier is kept, and whether its last layer is.
+        allow_partial: Go on with what fits where something does not.
+
+    Returns:
+        The head that came with the weights, and lines that the user should read.
+
+    Raises:
+        GraftError: Names or shapes differ; prints the difference.
+    """
+    tail = backbone.tail.state_dict() if backbone.tail is not None else {}
+    last_layer = f"{backbone.plan.last_layer}."
+    own = backbone.network_state_dict()
+    if head.name == "pretrained_classifier":
+        own |= {name: value for name, value in tail.items() if not name.startswith(last_layer)}
+    given = {
+        name: value for name, value in loaded.state.items() if name in own or not name.startswith(_AUXILIARY)
+    }
+    given |= {name: value for name, value in loaded.head.items() if name in tail}
+    child = f"{last_layer.split('.')[0]}."
+    is_head = {name: name not in own and (name in tail or name.startswith(child)) for name in given}
+    body = {name: value for name, value in given.items() if not is_head[name]}
+    weights_head = loaded.head or {name: given[name] for name in given if name in tail}
+    lines = _compare(own, body)
+    fitting = {name: value for name, value in body.items() if name in own and own[name].shape == value.shape}
+    if lines and not (allow_partial and fitting):
+        raise GraftError(_describe(loaded, lines, bool(fitting)))
+    backbone.load_network_state_dict(fitting)
+    notes = list(loaded.source.notes) + _describe_head(
+        weights_head or {n: given[n] for n in given if is_head[n]}, head
+    )
+    if lines:
+        notes.append(
+            f"{loaded.source.name} was loaded partly (`backbone.allow_partial`): {len(fitting)} of {len(own)} tensors."
+        )
+    return weights_head, notes
+
+
+def _compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """List the differences: missing -, unexpected +, other shapes with !=."""
+    # Files older than PyTorch 0.4.1 lack this counter, which no evaluation reads.
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    return (
+        [f"- {name} {tuple(own[name].shape)}" for name in missing]
+        + [f"+ {name} {tuple(given[name].shape)}" for name in given if name not in own]
+        + [
+            f"  {name}: {tuple(own[name].shape)} != {tuple(given[name].shape)}"
+            for name in own
+            if name in given and own[name].shape != given[name].shape
+        ]
+    )
+
+
+def _describe(loaded: LoadedWeights, lines: list[str], something_fits: bool) -> str:
+    shown = lines[:_LINES_SHOWN] + (
+        [f"  ... and {len(lines) - _LINES_SHOWN} more"] if len(lines) > _LINES_SHOWN else []
+    )
+    listed = "\n".join(f"    {line}" for line in shown)
+    way_on = (
+        " `backbone.allow_partial=true` goes on with what fits." if something_fits else " Nothing in it fits."
+    )
+    return (
+        f"Expected the weights of {loaded.source.name} to fit the network, but {len(lines)} tensors differ "
+        f"(- missing, + unexpected, expected != given):\n{listed}\n {way_on}"
+    )
+
+
+def _describe_head(weights_head: dict[str, Tensor], head: HeadConfig) -> list[str]:
+    if not weights_head or head.init == "from_weights":
+        return []
+    outputs = list(weights_head.values())[-1].shape[0] if list(weights_head.values())[-1].dim() else 1
+    return [
+        f"The head that came with the weights ({outputs} outputs) is left out; the new one starts by `head.init={head.init}`."
+    ]

@@ -1,0 +1,1 @@
+"""Pure planning: run keys, arms, trials and their from-scratch twins."""

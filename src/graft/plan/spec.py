@@ -1,0 +1,171 @@
+"""The run key: a hash of everything that can change a run's result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from graft.config.names import PRETRAINED
+from graft.config.schema import Config
+from graft.plan.arms import (
+    Arm,
+    describe_arm,
+    describe_trial,
+    effective_backbone,
+    effective_head,
+    effective_loss,
+    effective_optim,
+    normalise,
+)
+
+#: Raised by hand when a change of code changes results: finished runs of the version before are then not reused.
+RESULT_VERSION = 1
+
+#: Knobs whose meaning reaches the key through facts or through the effective knobs of their section.
+_KEYED_ELSEWHERE = frozenset(
+    {
+        "data.name", "data.image_size", "data.mean", "data.std", "data.render_count", "data.render_seed",
+        "data.batch_size", "backbone.weights", "backbone.hidden_size", "backbone.layers", "trainer.precision",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the key needs to know of the world, handed to planning as values.
+
+    Attributes:
+        data_digest: Hash of images, labels and class names.
+        official_splits: Names of the splits that the data set brings.
+        weights_sha256: Hash of the pretrained weights, None without.
+        weights_name: Name for people, without a path.
+        preprocessing: The preprocessing in effect, from the weights or overridden.
+        precision: Arithmetic after ``auto`` was resolved.
+        processes: Processes times micro-batches where a BatchNorm trains on the statistics of each, else 1.
+    """
+
+    data_digest: str
+    official_splits: tuple[str, ...]
+    weights_sha256: str | None
+    weights_name: str
+    preprocessing: Mapping[str, Any]
+    precision: str
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, planned: what it is and the names under which it is found again."""
+
+    config: Config
+    facts: Facts
+    key: str
+    arm: Arm
+    trial: str
+    condition: str
+    labels: str
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.config.seed
+
+
+def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
+    """Return the plan of one run.
+
+    Args:
+        config: A valid configuration.
+        facts: What the key needs to know of data, weights and device.
+        grid: Whether the configuration is a cell of a grid, see `normalise`.
+    """
+    config = normalise(config, grid=grid)
+    facts = facts if config.transfer.method in PRETRAINED else replace(facts, weights_sha256=None, weights_name="none")
+    weights_name = f"{facts.weights_name}@{facts.weights_sha256[:8]}" if facts.weights_sha256 else "none"
+    return RunSpec(
+        config=config,
+        facts=facts,
+        key=_hash(_keyed(config, facts)),
+        arm=describe_arm(config, weights_name, f"{facts.preprocessing['size']}px@{_hash(facts.preprocessing)[:4]}"),
+        trial=describe_trial(config),
+        condition=_hash(_condition(config, facts)),
+        labels=describe_labels(config),
+    )
+
+
+def describe_labels(config: Config) -> str:
+    """Return the label budget as text: the images per class, or ``all``."""
+    return "all" if config.data.labels_per_class is None else str(config.data.labels_per_class)
+
+
+def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
+    """Return everything that can change the result of the run."""
+    knobs = _keyed_knobs(config, "")
+    for section in ("head", "loss", "optim"):
+        knobs = {key: value for key, value in knobs.items() if not key.startswith(f"{section}.")}
+    knobs |= {
+        "backbone.options": effective_backbone(config),
+        "head": effective_head(config.head),
+        "loss": effective_loss(config.loss),
+        "optim": effective_optim(config.optim, config.transfer.freeze_depth),
+        "batch_size": config.data.batch_size,
+        "result_version": RESULT_VERSION,
+    }
+    if facts.weights_sha256 is None:
+        knobs.pop("backbone.allow_partial")
+    return knobs | _fact_values(config, facts, knobs)
+
+
+def _fact_values(config: Config, facts: Facts, knobs: dict[str, Any]) -> dict[str, Any]:
+    if "test" in facts.official_splits:
+        knobs.pop("data.test_size", None)
+    if "val" in facts.official_splits and config.data.labels_per_class is None:
+        knobs.pop("data.val_size", None)
+    return {
+        "data": facts.data_digest,
+        "weights": facts.weights_sha256,
+        "preprocessing": dict(facts.preprocessing),
+        "precision": facts.precision,
+        "processes": facts.processes,
+    }
+
+
+def _condition(config: Config, facts: Facts) -> dict[str, Any]:
+    """Return what all runs share that stand in one comparison: data, splits, training budget, selection metric.
+
+    Seed and label budget are axes of a comparison; backbone, weights and their preprocessing belong to the arm.
+    """
+    knobs = _keyed_knobs(config, "")
+    kept = {key: value for key, value in knobs.items() if key.startswith(("data.", "trainer.")) or key == "metric"}
+    for axis in ("data.labels_per_class", "data.val_labels_per_class"):
+        kept.pop(axis)
+    values = _fact_values(config, facts, kept)
+    return kept | {key: values[key] for key in ("data", "precision", "processes")}
+
+
+def _keyed_knobs(section: Any, prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in fields(section):
+        key, value = f"{prefix}{item.name}", getattr(section, item.name)
+        if is_dataclass(value):
+            found |= _keyed_knobs(value, f"{key}.")
+        elif item.metadata["keyed"] and key not in _KEYED_ELSEWHERE:
+            found[key] = value
+    return found
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    canonical = json.dumps(_canonical(values), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def _canonical(value: Any) -> Any:
+    """Write numbers the one way, so that 1 and 1.0 are the same."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -1,0 +1,159 @@
+"""One run on one page, in flow order: config, plan, data, model, train, track."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.config.names import PRETRAINED
+from graft.config.schema import Config, DataConfig
+from graft.plan.spec import Facts, RunSpec
+
+if TYPE_CHECKING:
+    from graft.data.image_set import ImageSet
+    from graft.data.preprocessing import Preprocessing
+    from graft.model.weights import WeightsSource
+
+#: Told (done, total) optimizer steps.
+Progress = Callable[[int, int], None]
+
+
+def gather_facts(config: Config) -> Facts:
+    """Return what the run key needs to know of data, weights and device.
+
+    Raises:
+        GraftError: When the images or the weights are not there, or not sound.
+    """
+    images = open_run_images(config)
+    weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
+    return Facts(
+        data_digest=images.digest,
+        official_splits=images.official_names,
+        weights_sha256=weights.sha256 if weights else None,
+        weights_name=weights.name if weights else "none",
+        preprocessing=_find_preprocessing(config, images).to_dict(),
+        precision=config.trainer.precision,
+        processes=config.trainer.devices * config.trainer.num_nodes * config.trainer.accumulate,
+    )
+
+
+def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress | None = None) -> float:
+    """Execute a planned run, record it, and return its validation metric.
+
+    Args:
+        spec: The run.
+        parent_id: MLflow id of the sweep it belongs to.
+        progress: Told how far the run is; without it a bar is shown.
+
+    Raises:
+        GraftError: When the run cannot be done as asked, or its loss diverged.
+    """
+    from graft.data.baselines import count_labels, measure_baselines
+    from graft.data.datamodule import ImageDataModule
+    from graft.data.pixels import prepare_pixels
+    from graft.data.preprocessing import Preprocessing
+    from graft.data.schedule import count_steps_per_pass
+    from graft.data.splits import make_split
+    from graft.model.classifier import build_classifier
+    from graft.model.weights import load_weights
+    from graft.track.results import keep_weights, record_result
+    from graft.track.store import open_store
+    from graft.track.writer import recording
+    from graft.train.fit import fit, plan_budget, seed_everything
+
+    started = time.perf_counter()
+    config, root = spec.config, Path(spec.config.paths.root).resolve()
+
+    # data
+    images = open_run_images(config)
+    preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
+    pixels = prepare_pixels(images, preprocessing, root / "cache")
+    split = make_split(
+        images.labels,
+        images.official,
+        split_seed=config.data.split_seed,
+        seed=config.seed,
+        test_size=config.data.test_size,
+        val_size=config.data.val_size,
+        labels_per_class=config.data.labels_per_class,
+        val_labels_per_class=config.data.val_labels_per_class,
+        class_names=images.class_names,
+    )
+    steps_per_pass = count_steps_per_pass(len(split.train), config.data.batch_size)
+    budget = plan_budget(config.trainer, steps_per_pass)
+    batches = ImageDataModule(
+        pixels=pixels,
+        labels=images.labels,
+        split=split,
+        preprocessing=preprocessing,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        augmentation=config.augment.name,
+        accumulate=config.trainer.accumulate,
+        workers=config.data.workers,
+        limit_batches=config.trainer.limit_batches,
+        steps_per_round=budget.steps_per_round,
+        total_steps=budget.total_steps,
+    )
+
+    # model
+    seed_everything(config.seed)
+    source = _find_weights(config) if spec.facts.weights_sha256 else None
+    classifier, notes = build_classifier(
+        config,
+        num_classes=len(images.class_names),
+        channels=preprocessing.channels,
+        image_size=preprocessing.size,
+        weights=load_weights(source, config.backbone.name) if source else None,
+    )
+
+    # train, track
+    store = open_store(config.tracking.uri, root) if _records() else None
+    with recording(store, spec, parent_id, notes={"notes": "\n".join(notes)}) as recorder:
+        fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=progress)
+        if recorder is not None:
+            record_result(recorder, config, images, split, fitted)
+            recorder.record(count_labels(split) | measure_baselines(pixels, images.labels, split), fitted.best_step)
+            recorder.record({"run_seconds": time.perf_counter() - started}, fitted.best_step)
+            if config.checkpoint.keep != "none":
+                keep_weights(root, spec, images.class_names, classifier.trainable_state())
+    return fitted.validation[config.metric]
+
+
+def open_run_images(config: Config) -> ImageSet:
+    """Open the images of a run; a sweep asks for the same ones again and again."""
+    same = tuple((name, getattr(config.data, name)) for name in ("name", "root", "render_count", "render_seed"))
+    return _open_once(same, Path(config.paths.root).resolve() / "cache")
+
+
+@functools.lru_cache(maxsize=4)
+def _open_once(knobs: tuple[tuple[str, object], ...], cache: Path) -> ImageSet:
+    from graft.data.catalog import open_images
+
+    return open_images(DataConfig(**dict(knobs)), cache)  # type: ignore[arg-type]
+
+
+def _find_weights(config: Config) -> WeightsSource | None:
+    from graft.model.weights import resolve_weights
+
+    return resolve_weights(config.backbone.weights, config.backbone.name, Path(config.paths.root).resolve())
+
+
+def _find_preprocessing(config: Config, images: ImageSet) -> Preprocessing:
+    """Return what the weights expect, or the architecture; overridden where the configuration says so."""
+    from graft.model.weights import default_preprocessing, preprocessing_of_weights
+
+    data, root = config.data, Path(config.paths.root).resolve()
+    found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
+    if found is None:
+        found = default_preprocessing(config.backbone.name, images.channels, data.image_size)
+    return found.override(data.image_size, data.mean, data.std)
+
+
+def _records() -> bool:
+    """Whether this process writes the record: the first one of a run on several devices."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("SLURM_PROCID", "0")) == 0

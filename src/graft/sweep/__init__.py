@@ -1,0 +1,1 @@
+"""Sets of runs: planned, started in worker processes, resumed."""

@@ -1,0 +1,87 @@
+"""From the cells of a grid to the runs that are really needed: twins added, equals merged, finished ones known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from graft.config.schema import Config
+from graft.config.validate import validate
+from graft.errors import GraftError
+from graft.plan.arms import make_twin, normalise
+from graft.plan.spec import Facts, RunSpec, specify
+from graft.sweep.grid import Cell
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, before its first run.
+
+    Attributes:
+        specs: Every run of the sweep, each once, in the order in which they are to run.
+        done: Run keys that are finished already.
+        merged: Cells that turned out to be equal to another.
+        twins: From-scratch runs that were added.
+    """
+
+    specs: tuple[RunSpec, ...]
+    done: frozenset[str]
+    merged: int
+    twins: int
+
+    @property
+    def missing(self) -> list[RunSpec]:
+        """The runs that are still to do."""
+        return [spec for spec in self.specs if spec.key not in self.done]
+
+
+def make_plan(
+    cells: Sequence[Cell],
+    gather_facts: Callable[[Config], Facts],
+    finished: Collection[str],
+) -> Plan:
+    """Return the plan of a grid.
+
+    All cells are validated before the first run starts, and their complaints come together.
+
+    Args:
+        cells: The grid.
+        gather_facts: Reads what the run key needs to know of data, weights and device.
+        finished: Run keys that are finished already.
+
+    Raises:
+        GraftError: When a cell is impossible, or the grid is empty.
+    """
+    if not cells:
+        raise GraftError("Expected a grid with at least one run, but it is empty.")
+    several = len(cells) > 1
+    configs = [normalise(cell.config, grid=several) for cell in cells]
+    _require_all_valid(configs)
+    specs: dict[str, RunSpec] = {}
+    for config in configs:
+        spec = specify(config, gather_facts(config), grid=several)
+        specs.setdefault(spec.key, spec)
+    merged = len(configs) - len(specs)
+    asked = len(specs)
+    for config in configs:
+        twin = make_twin(config) if config.sweep.twin == "auto" else None
+        if twin is not None:
+            spec = specify(twin, gather_facts(twin), grid=several)
+            specs.setdefault(spec.key, spec)
+    ordered = sorted(specs.values(), key=lambda spec: spec.seed)  # whole replicates first: an early look is a fair one
+    done = frozenset(key for key in specs if key in finished)
+    return Plan(tuple(ordered), done, merged, len(specs) - asked)
+
+
+def _require_all_valid(configs: Sequence[Config]) -> None:
+    """Raise one error with each different complaint of any cell, and how many cells have it."""
+    counts: dict[str, int] = {}
+    for config in configs:
+        for complaint in validate(config):
+            counts[complaint] = counts.get(complaint, 0) + 1
+    if not counts:
+        return
+    lines = [f"  - {complaint} ({count} of {len(configs)} runs)" for complaint, count in counts.items()]
+    if len(configs) == 1:
+        lines = [f"  - {complaint}" for complaint in counts]
+    raise GraftError("The sweep cannot run as it is:\n" + "\n".join(lines))

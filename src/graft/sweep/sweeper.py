@@ -1,0 +1,155 @@
+"""graft's Hydra plug-ins: the sweeper plans, the launcher keeps worker processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from rich.console import Console
+
+from graft.config.load import to_config
+from graft.config.schema import Config
+from graft.errors import GraftError, RunFailedError
+from graft.plan.spec import RunSpec
+from graft.sweep.grid import compose_cells
+from graft.sweep.planner import Plan, make_plan
+from graft.sweep.pool import Pool, share_of_threads
+from graft.sweep.show import SweepProgress, show_failures, show_plan
+from graft.sweep.worker import Outcome
+
+#: Hydra instantiates plug-ins of this package only; the classes are registered in code under it.
+_PLUGIN_PACKAGE = "hydra_plugins.graft"
+
+
+@dataclass
+class SweeperConfig:
+    """Hydra's node ``hydra/sweeper: graft``."""
+
+    _target_: str = f"{_PLUGIN_PACKAGE}.GraftSweeper"
+    params: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class LauncherConfig:
+    """Hydra's node ``hydra/launcher: graft``."""
+
+    _target_: str = f"{_PLUGIN_PACKAGE}.GraftLauncher"
+
+
+class GraftLauncher(Launcher):
+    """Executes planned runs in worker processes of this machine."""
+
+    __module__ = _PLUGIN_PACKAGE
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        """Refuse to run unplanned jobs.
+
+        Raises:
+            GraftError: Always; the launcher works with graft's sweeper only.
+        """
+        raise GraftError("Expected `hydra/sweeper=graft` with `hydra/launcher=graft`, but another sweeper asks for jobs.")
+
+    def execute(self, specs: Sequence[RunSpec], config: Config, parent_id: str, console: Console) -> list[Outcome]:
+        """Execute runs and return how each ended."""
+        workers = config.sweep.workers or 1
+        with SweepProgress(console, len(specs)) as progress:
+            pool = Pool(
+                size=workers,
+                threads=config.trainer.threads or share_of_threads(workers),
+                logs=Path(config.paths.root) / "logs",
+                on_progress=progress.advance,
+                on_outcome=progress.ended,
+            )
+            return pool.execute(specs, parent_id)
+
+
+class GraftSweeper(Sweeper):
+    """Expands the grid, adds the twins, leaves out what is finished, and hands the rest to the launcher.
+
+    Args:
+        params: Sweep axes that a configuration carries, as overrides by key.
+    """
+
+    __module__ = _PLUGIN_PACKAGE
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = dict(params or {})
+        self.context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over, and make the launcher."""
+        self.context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep that ``arguments`` ask for.
+
+        Raises:
+            GraftError: When the grid is impossible.
+            RunFailedError: When a run did not finish.
+        """
+        from graft.run import gather_facts
+        from graft.track.reader import finished_runs
+        from graft.track.store import open_store
+        from graft.track.writer import start_sweep
+
+        assert self.context is not None
+        assert self.config is not None
+        console = Console()
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        cells = compose_cells(self.context.config_loader, self.config, overrides)
+        config = cells[0].config if cells else to_config(self.config)
+        store = open_store(config.tracking.uri, Path(config.paths.root))
+        plan = make_plan(cells, gather_facts, finished_runs(store))
+        show_plan(console, plan)
+        if config.sweep.dry_run:
+            return None
+        command = _command()
+        parent = start_sweep(store, config.tracking.experiment, plan.specs, command)
+        outcomes = self._launch(plan, config, parent.run_id, console)
+        failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+        parent.end("failed" if failed else "finished", f"{len(failed)} runs did not finish" if failed else "")
+        show_failures(console, plan.specs, outcomes, command)
+        if failed:
+            raise RunFailedError(f"{len(failed)} of {len(plan.specs)} runs did not finish.")
+        console.print(f"All runs are finished. For the answer: graft compare {config.tracking.experiment}")
+        return None
+
+    def _launch(self, plan: Plan, config: Config, parent_id: str, console: Console) -> list[Outcome]:
+        missing = plan.missing
+        if not missing:
+            return []
+        if isinstance(self.launcher, GraftLauncher):
+            return self.launcher.execute(missing, config, parent_id, console)
+        raise GraftError("Expected `hydra/launcher=graft`, but got another one.")
+
+
+def register_plugins() -> None:
+    """Make the sweeper and the launcher known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="graft", node=SweeperConfig, provider="graft")
+    store.store(group="hydra/launcher", name="graft", node=LauncherConfig, provider="graft")
+    for plugin in (GraftSweeper, GraftLauncher):
+        Plugins.instance().register(plugin)
+
+
+def _command() -> str:
+    """Return the command line as a person would type it again."""
+    return os.environ.get("GRAFT_COMMAND", " ".join(sys.argv))

@@ -1,0 +1,164 @@
+"""A process that executes runs: one worker of a sweep, or one process of a run on several devices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from graft.config.load import to_config, to_plain
+from graft.errors import DivergedError, GraftError, RunFailedError
+from graft.plan.spec import Facts, RunSpec, specify
+
+#: Lines of a failed run's log that are kept with its record.
+_LAST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        key: Its run key.
+        status: ``finished``, ``failed``, ``killed`` or ``diverged``.
+        reason: Why it did not finish.
+        val: Value of the validation metric that chooses, None unless finished.
+    """
+
+    key: str
+    status: str
+    reason: str = ""
+    val: float | None = None
+
+
+def describe_job(spec: RunSpec, parent_id: str | None) -> dict[str, Any]:
+    """Return a run as plain values that travel between processes."""
+    facts = asdict(spec.facts) | {"preprocessing": dict(spec.facts.preprocessing)}
+    return {"config": to_plain(spec.config), "facts": facts, "parent_id": parent_id}
+
+
+def read_job(job: Mapping[str, Any]) -> tuple[RunSpec, str | None]:
+    """Read what `describe_job` gave."""
+    facts = Facts(**(dict(job["facts"]) | {"official_splits": tuple(job["facts"]["official_splits"])}))
+    return specify(to_config(job["config"]), facts), job["parent_id"]
+
+
+def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> Outcome:
+    """Execute one run in this process, or in as many processes as it wants devices. A failure is an outcome."""
+    spec, parent_id = read_job(job)
+    trainer = spec.config.trainer
+    if trainer.devices > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
+        return _execute_on_several(job, spec)
+    from graft.run import execute
+
+    try:
+        val = execute(spec, parent_id=parent_id, progress=progress)
+    except GraftError as error:
+        status = "diverged" if isinstance(error, DivergedError) else "failed"
+        return Outcome(spec.key, status, str(error))
+    except KeyboardInterrupt:
+        return Outcome(spec.key, "killed", "interrupted")
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(spec.key, "failed", f"{type(error).__name__}: {error}")
+    return Outcome(spec.key, "finished", val=val)
+
+
+def serve(pipe: Connection, threads: int, logs: Path) -> None:
+    """Execute the runs that come through ``pipe`` until it closes.
+
+    Args:
+        pipe: Jobs come in; progress and outcomes go out.
+        threads: CPU threads that torch may use.
+        logs: Folder for what runs print.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer; it then ends its workers
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    logs.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    torch.set_num_threads(threads)
+    pipe.send(("ready",))
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            job = pipe.recv()
+            with _printing_to(logs / f"worker-{os.getpid()}.log"):
+                outcome = execute_job(job, lambda step, total: pipe.send(("progress", step, total)))
+            pipe.send(("outcome", outcome))
+
+
+@contextlib.contextmanager
+def _printing_to(log: Path) -> Iterator[None]:
+    """Send what the process prints, native libraries included, to a file that holds the current run only."""
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        yield
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _execute_on_several(job: Mapping[str, Any], spec: RunSpec) -> Outcome:
+    """Start one process per device; Lightning finds its place in each from the environment."""
+    root = Path(spec.config.paths.root).resolve()
+    logs = root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job_file = logs / f"{spec.key}.job.json"
+    job_file.write_text(json.dumps(job))
+    devices = spec.config.trainer.devices
+    processes = []
+    for rank in range(devices):
+        place = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        log = (logs / f"{spec.key}.rank{rank}.log").open("w") if rank else None
+        command = [sys.executable, "-m", "graft.sweep.worker", str(job_file)]
+        processes.append(
+            subprocess.Popen(command, env=os.environ | place, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        )
+    try:
+        return _join(processes, job_file.with_suffix(".outcome"), spec.key)
+    finally:
+        for process in processes:
+            process.kill()
+        for leftover in logs.glob(f"{spec.key}.*"):
+            leftover.unlink(missing_ok=True)
+
+
+def _join(processes: list[subprocess.Popen[bytes]], result: Path, key: str) -> Outcome:
+    """Wait for all processes; when one of them fails, the others wait for it in vain and are ended."""
+    waiting = list(processes)
+    while waiting:
+        for process in list(waiting):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+                waiting.remove(process)
+        if any(process.returncode not in (None, 0) for process in processes):
+            break
+    if result.exists():
+        return Outcome(**json.loads(result.read_text()))
+    codes = [process.poll() for process in processes]
+    return Outcome(key, "failed", f"a process of the run ended without a result (exit codes {codes})")
+
+
+def _main(job_file: Path) -> int:
+    """Be one process of a run on several devices."""
+    outcome = execute_job(json.loads(job_file.read_text()))
+    if int(os.environ["LOCAL_RANK"]) == 0:
+        job_file.with_suffix(".outcome").write_text(json.dumps(asdict(outcome)))
+    return 0 if outcome.status == "finished" else RunFailedError.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

@@ -1,0 +1,150 @@
+"""Read runs and sweeps back from MLflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.errors import GraftError, expected_one_of
+from graft.plan.arms import Arm
+from graft.track.record import RunRecord
+from graft.track.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PAGE = 1000
+_RUN = "tags.`graft.kind` = 'run'"
+_SWEEP = "tags.`graft.kind` = 'sweep'"
+_OWN_FIELDS = {"run_key", "arm", "trial", "condition", "labels", "seed", "data", "kind", "status"}
+
+
+def plan_digest(keys: Sequence[str]) -> str:
+    """Return the name of a plan: a hash of its run keys, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:20]
+
+
+def find_sweep(store: Store, experiment_id: str, keys: Sequence[str]) -> str | None:
+    """Return the id of the parent run of the same plan in this experiment, if there is one."""
+    wanted = f"{_SWEEP} and tags.`graft.plan` = '{plan_digest(keys)}'"
+    found = store.client.search_runs([experiment_id], wanted, max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def finished_runs(store: Store) -> dict[str, str]:
+    """Return the id of a finished run by run key, over all experiments of the store."""
+    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    wanted = f"{_RUN} and attributes.status = 'FINISHED'"
+    runs = _search(store, experiments, wanted)
+    return {run.data.tags["graft.run_key"]: run.info.run_id for run in runs}
+
+
+def read_run(store: Store, run_id: str) -> RunRecord:
+    """Return one run."""
+    run = store.client.get_run(run_id)
+    return _record(run, "")
+
+
+def last_experiment(store: Store) -> str:
+    """Return the name of the experiment in which a run was started last.
+
+    Raises:
+        GraftError: When no run was ever started.
+    """
+    names = {experiment.experiment_id: experiment.name for experiment in store.client.search_experiments()}
+    newest = store.client.search_runs(list(names), _RUN, order_by=["attributes.start_time DESC"], max_results=1)
+    if not newest:
+        raise GraftError(f"Expected at least one run in {store.uri}, but there is none. Start with: graft train")
+    return str(names[newest[0].info.experiment_id])
+
+
+def read_experiment(store: Store, name: str) -> list[RunRecord]:
+    """Return the runs that serve an experiment or a sweep, wherever they were first run.
+
+    Args:
+        store: Where to read.
+        name: Name of an experiment, or id of a sweep's parent run.
+
+    Raises:
+        GraftError: When there is no such experiment.
+    """
+    names = {experiment.experiment_id: experiment.name for experiment in store.client.search_experiments()}
+    by_name = {label: identity for identity, label in names.items()}
+    if name in by_name:
+        sweeps = list(_search(store, [by_name[name]], _SWEEP))
+        own = {run.info.run_id for run in _search(store, [by_name[name]], _RUN)}
+    else:
+        sweeps = _find_parent(store, name, sorted(by_name))
+        own = set()
+    keys = {key for sweep in sweeps for key in _plan(store, sweep)}
+    records = [
+        _record(run, names.get(run.info.experiment_id, ""))
+        for run in _search(store, list(names), _RUN)
+        if run.info.run_id in own or run.data.tags.get("graft.run_key") in keys
+    ]
+    return _latest_of_each(records)
+
+
+def read_confusion(store: Store, run_id: str) -> tuple[list[str], list[list[int]]]:
+    """Return the class names and the confusion counts of a run; rows are true classes."""
+    stored = json.loads(Path(store.client.download_artifacts(run_id, "confusion.json")).read_text())
+    return stored["class_names"], stored["counts"]
+
+
+def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as error:
+        raise GraftError(expected_one_of("experiment", run_id, experiments)) from error
+    if run.data.tags.get("graft.kind") != "sweep":
+        raise GraftError(f"Expected the parent run of a sweep, but {run_id!r} is a single run.")
+    return [run]
+
+
+def _plan(store: Store, sweep: Run) -> list[str]:
+    text = Path(store.client.download_artifacts(sweep.info.run_id, "plan.json")).read_text()
+    return [str(key) for key in json.loads(text)["run_keys"]]
+
+
+def _search(store: Store, experiments: list[str], wanted: str) -> Iterator[Run]:
+    token: str | None = None
+    while experiments:
+        page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _latest_of_each(records: list[RunRecord]) -> list[RunRecord]:
+    """Keep one run of each key: a finished one if there is any, else the newest. MLflow gives the newest first."""
+    best: dict[str, RunRecord] = {}
+    for record in records:
+        known = best.get(record.run_key)
+        if known is None or (record.status == "finished" and known.status != "finished"):
+            best[record.run_key] = record
+    return list(best.values())
+
+
+def _record(run: Run, experiment: str) -> RunRecord:
+    tags = {key.removeprefix("graft."): value for key, value in run.data.tags.items() if key.startswith("graft.")}
+    status = {"FINISHED": "finished", "KILLED": "killed", "FAILED": tags.get("status", "failed")}
+    return RunRecord(
+        run_id=run.info.run_id,
+        run_key=tags["run_key"],
+        status=status.get(run.info.status, "running"),
+        arm=Arm.parse(tags["arm"]),
+        trial=tags["trial"],
+        condition=tags["condition"],
+        labels=tags["labels"],
+        seed=int(tags["seed"]),
+        data=tags["data"],
+        experiment=experiment,
+        metrics=dict(run.data.metrics),
+        notes={key: value for key, value in tags.items() if key not in _OWN_FIELDS},
+    )

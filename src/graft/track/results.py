@@ -1,0 +1,118 @@
+"""What a finished run leaves behind: metrics, split, predictions, confusion matrix, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from graft.config.load import to_plain
+from graft.config.schema import Config
+from graft.plan.spec import RunSpec
+from graft.track.writer import RunWriter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from graft.data.image_set import ImageSet
+    from graft.data.splits import Split
+    from graft.train.fit import Fitted
+
+
+def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Split, fitted: Fitted) -> None:
+    """Record the final numbers of a run, and what is needed to check them.
+
+    Artifacts: ``config.yaml``; ``split.json`` (hash and indices); ``predictions.npz`` (index, label and class scores of
+    every test image); ``confusion.json`` (rows are true classes).
+    """
+    numbers = {f"val/{name}": value for name, value in fitted.validation.items()}
+    numbers |= {f"test/{name}": value for name, value in fitted.test_metrics.items()}
+    numbers |= {
+        "train_seconds": fitted.train_seconds,
+        "images_seen": float(fitted.images_seen),
+        "best_step": float(fitted.best_step),
+    }
+    writer.record(numbers, fitted.best_step)
+    writer.tag({"graft.split": split.digest})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+        _write_json(folder / "split.json", _describe_split(split))
+        confusion = {"class_names": list(images.class_names), "counts": fitted.test.confusion().tolist()}
+        _write_json(folder / "confusion.json", confusion)
+        np.savez_compressed(
+            folder / "predictions.npz",
+            index=fitted.test.index.numpy(),
+            label=fitted.test.label.numpy(),
+            scores=fitted.test.scores.numpy(),
+        )
+        writer.log_folder(folder)
+
+
+def keep_weights(root: Path, spec: RunSpec, class_names: tuple[str, ...], state: Mapping[str, Tensor]) -> None:
+    """Write what a run trained under ``root/checkpoints/<run key>``; frozen weights are not held twice.
+
+    Args:
+        root: ``paths.root``.
+        spec: The run.
+        class_names: Names of the classes, in the order of the outputs.
+        state: Parameters and buffers that training changed, by name.
+    """
+    from safetensors.torch import save
+
+    folder = checkpoint_folder(root, spec.key)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    fresh.mkdir(parents=True, exist_ok=True)
+    try:
+        content = save({name: tensor.contiguous().cpu() for name, tensor in state.items()})
+        (fresh / "weights.safetensors").write_bytes(content)
+        sidecar = {
+            "run_key": spec.key,
+            "arm": spec.arm.text,
+            "class_names": list(class_names),
+            "preprocessing": dict(spec.facts.preprocessing),
+            "backbone_weights_sha256": spec.facts.weights_sha256,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "config": to_plain(spec.config),
+        }
+        _write_json(fresh / "run.json", sidecar)
+        for file in fresh.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def checkpoint_folder(root: Path, key: str) -> Path:
+    """Return where the weights of the run ``key`` are kept."""
+    return root / "checkpoints" / key
+
+
+def drop_weights(root: Path, keys: set[str]) -> int:
+    """Delete the weights of runs that nobody chose, and return how many there were."""
+    dropped = 0
+    for key in keys:
+        folder = checkpoint_folder(root, key)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            dropped += 1
+    return dropped
+
+
+def _describe_split(split: Split) -> dict[str, Any]:
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    return {"sha256": split.digest} | {name: part.tolist() for name, part in parts.items()}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))

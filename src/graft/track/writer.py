@@ -1,0 +1,173 @@
+"""Write one run, or one sweep, into MLflow. Numbers are kept back and sent in batches: logging each costs 3 ms."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.config.load import flatten, to_plain
+from graft.errors import DivergedError
+from graft.plan.spec import RunSpec
+from graft.track.store import Store, provenance
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+#: Seconds that numbers are kept back at most, so that a long run can be watched while it trains.
+_FLUSH_SECONDS = 5.0
+
+#: MLflow takes at most so many numbers in one call.
+_LARGEST_BATCH = 1000
+
+
+class RunWriter:
+    """One MLflow run, from its start to a status that tells the truth.
+
+    Args:
+        store: Where to write.
+        run_id: The run, started already.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self._kept: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take ``metrics`` as they stand after ``step`` optimizer steps."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._kept += [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept back."""
+        while self._kept:
+            self.store.client.log_batch(self.run_id, metrics=self._kept[:_LARGEST_BATCH])
+            self._kept = self._kept[_LARGEST_BATCH:]
+        self._flushed = time.monotonic()
+
+    def log_json(self, value: Any, path: str) -> None:
+        """Store ``value`` as an artifact at ``path``."""
+        self.store.client.log_text(self.run_id, json.dumps(value, indent=1), path)
+
+    def log_folder(self, folder: Path, path: str | None = None) -> None:
+        """Store the files of a folder as artifacts under ``path``."""
+        self.store.client.log_artifacts(self.run_id, str(folder), path)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self.store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Close the run.
+
+        Args:
+            status: ``finished``, ``failed``, ``killed`` or ``diverged``.
+            reason: Why, unless it finished.
+        """
+        self.flush()
+        tags = {"graft.status": status}
+        if reason:
+            tags["graft.reason"] = reason
+        self.tag(tags)
+        known = {"finished": "FINISHED", "killed": "KILLED"}
+        self.store.client.set_terminated(self.run_id, known.get(status, "FAILED"))
+
+
+def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapping[str, str]) -> RunWriter:
+    """Start the MLflow run of a planned run.
+
+    Args:
+        store: Where to write.
+        spec: The planned run.
+        parent_id: The sweep it belongs to, if any.
+        notes: Further tags, by name without the prefix ``graft.``.
+    """
+    from mlflow.entities import Param, RunTag
+
+    tags = {
+        "mlflow.runName": f"{spec.arm.label} · {spec.labels} labels · seed {spec.seed}",
+        "graft.kind": "run",
+        "graft.run_key": spec.key,
+        "graft.arm": spec.arm.text,
+        "graft.trial": spec.trial,
+        "graft.condition": spec.condition,
+        "graft.labels": spec.labels,
+        "graft.seed": str(spec.seed),
+        "graft.data": spec.config.data.name,
+        "graft.metric": spec.config.metric,
+        "graft.keep": spec.config.checkpoint.keep,
+        "graft.data_digest": spec.facts.data_digest,
+        "graft.preprocessing": json.dumps(dict(spec.facts.preprocessing)),
+        **{f"graft.{name}": value for name, value in notes.items()},
+        **provenance(),
+    }
+    if parent_id is not None:
+        tags["mlflow.parentRunId"] = parent_id
+    experiment = store.experiment_id(spec.config.tracking.experiment)
+    run_id = store.client.create_run(experiment, tags=tags).info.run_id
+    params = [Param(key, "" if value is None else str(value)) for key, value in flatten(to_plain(spec.config)).items()]
+    store.client.log_batch(run_id, params=params, tags=[RunTag("graft.status", "running")])
+    return RunWriter(store, run_id)
+
+
+@contextlib.contextmanager
+def recording(store: Store | None, spec: RunSpec, parent_id: str | None, notes: Mapping[str, str]) -> Iterator[RunWriter | None]:
+    """Record what happens inside as one run, and end it with the status that is true.
+
+    Args:
+        store: Where to write, None on processes that do not record.
+        spec: The planned run.
+        parent_id: The sweep it belongs to, if any.
+        notes: Further tags, by name without the prefix ``graft.``.
+    """
+    if store is None:
+        yield None
+        return
+    writer = start_run(store, spec, parent_id=parent_id, notes=notes)
+    try:
+        yield writer
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        status = "killed" if killed else "diverged" if isinstance(error, DivergedError) else "failed"
+        writer.end(status, f"{type(error).__name__}: {error}")
+        raise
+    writer.end("finished")
+
+
+def start_sweep(store: Store, experiment: str, specs: Sequence[RunSpec], command: str) -> RunWriter:
+    """Start the parent run of a sweep, or return the one that was started for the same plan.
+
+    Args:
+        store: Where to write.
+        experiment: Name of the experiment.
+        specs: The planned runs.
+        command: What the user asked for, to be repeated.
+    """
+    from graft.track.reader import find_sweep, plan_digest
+
+    keys = [spec.key for spec in specs]
+    experiment_id = store.experiment_id(experiment)
+    known = find_sweep(store, experiment_id, keys)
+    if known is not None:
+        return RunWriter(store, known)
+    tags = {
+        "mlflow.runName": f"sweep of {len(keys)} runs",
+        "graft.kind": "sweep",
+        "graft.plan": plan_digest(keys),
+        "graft.command": command,
+        **provenance(),
+    }
+    writer = RunWriter(store, store.client.create_run(experiment_id, tags=tags).info.run_id)
+    writer.log_json({"run_keys": keys}, "plan.json")
+    return writer

@@ -1,0 +1,177 @@
+"""Train one classifier with Lightning, go back to its best validation, and test it once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import RichProgressBar
+
+from graft.config.schema import Config, TrainerConfig
+from graft.data.datamodule import ImageDataModule
+from graft.model.classifier import Classifier
+from graft.train.callbacks import BestWeights, RecordRounds
+from graft.train.evaluation import Evaluation
+from graft.train.losses import build_loss
+from graft.train.task import Recorder, TransferTask
+
+
+_ADVICE = (
+    ".*`isinstance(treespec, LeafSpec)` is deprecated.*",
+    ".*does not have many workers.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*`Trainer.fit` stopped.*",
+    ".*is less than `check_val_every_n_epoch`.*",
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run trains, and how often it looks at validation.
+
+    Attributes:
+        total_steps: Optimizer steps of the run.
+        steps_per_round: Optimizer steps between two validations.
+    """
+
+    total_steps: int
+    steps_per_round: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out of a run.
+
+    Attributes:
+        best_step: Optimizer steps done at the validation that was chosen.
+        validation: Metrics of that validation.
+        test: What the chosen weights said of each test image.
+        test_metrics: Metrics of the test set, evaluated once.
+        train_seconds: Time of training and validation.
+        images_seen: Training images seen, repeats counted.
+    """
+
+    best_step: int
+    validation: dict[str, float]
+    test: Evaluation
+    test_metrics: dict[str, float]
+    train_seconds: float
+    images_seen: int
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that initialisation and dropout draw from; 0 is a seed."""
+    with _without_advice():
+        pl.seed_everything(seed, verbose=False)
+
+
+def plan_budget(trainer: TrainerConfig, steps_per_pass: int) -> Budget:
+    """Return the training budget: ``epochs`` passes, but at least ``min_steps`` optimizer steps.
+
+    Args:
+        trainer: The knobs.
+        steps_per_pass: Optimizer steps in one pass over them.
+    """
+    total = max(trainer.epochs * steps_per_pass, trainer.min_steps)
+    if trainer.limit_batches is not None:
+        total = min(total, trainer.limit_batches)
+    return Budget(total, min(total, max(steps_per_pass, math.ceil(total / trainer.max_validations))))
+
+
+def fit(
+    classifier: Classifier,
+    data: ImageDataModule,
+    config: Config,
+    budget: Budget,
+    *,
+    recorder: Recorder | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fitted:
+    """Train, choose the best validation, test once.
+
+    Args:
+        classifier: Frozen as the run wants; holds the chosen weights afterwards.
+        data: Batches of the run.
+        config: The run's configuration.
+        budget: How long to train.
+        recorder: Takes the numbers of each validation.
+        progress: Told the optimizer steps done.
+
+    Raises:
+        DivergedError: When the loss became NaN or infinite.
+    """
+    task = TransferTask(classifier, config.optim, build_loss(config.loss), budget.total_steps)
+    best = BestWeights(config.metric, config.trainer.patience)
+    with _without_advice():
+        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)], show=progress is None)
+        started = time.perf_counter()
+        trainer.fit(task, datamodule=data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        seconds = time.perf_counter() - started
+        steps = trainer.global_step
+        best.restore(task)
+        trainer.test(task, datamodule=data, verbose=False)
+    assert task.evaluation is not None
+    return Fitted(
+        best_step=best.step,
+        validation=best.metrics,
+        test=task.evaluation,
+        test_metrics=task.metrics,
+        train_seconds=seconds,
+        images_seen=_count_images(data, steps),
+    )
+
+
+def _count_images(data: ImageDataModule, steps: int) -> int:
+    """Return the training images seen in ``steps`` optimizer steps, repeats counted."""
+    passes, rest = divmod(steps, data.schedule.steps_per_pass)
+    return passes * len(data.split.train) + rest * data.schedule.batch_size
+
+
+def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback], *, show: bool) -> pl.Trainer:
+    trainer = config.trainer
+    bar = show and sys.stderr.isatty() and int(os.environ.get("LOCAL_RANK", "0")) == 0
+    on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    several = trainer.devices * trainer.num_nodes > 1
+    return pl.Trainer(
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision=trainer.precision,  # type: ignore[arg-type]
+        max_steps=budget.total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=trainer.accumulate,
+        gradient_clip_val=config.optim.gradient_clip,
+        limit_val_batches=trainer.limit_batches,
+        limit_test_batches=trainer.limit_batches,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the schedule divides batches among processes itself, each image once
+        sync_batchnorm=several and on_gpu,
+        deterministic="warn" if on_gpu else None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=bar,
+        callbacks=[*callbacks, RichProgressBar(refresh_rate=10)] if bar else callbacks,
+    )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence Lightning's advice that does not apply: graft reads batches from memory and logs by itself."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for advice in _ADVICE:
+            warnings.filterwarnings("ignore", message=advice)
+        yield

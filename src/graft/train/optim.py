@@ -1,0 +1,113 @@
+"""Optimizers over named parameter groups, and learning-rate schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from graft.config.schema import OptimConfig
+
+#: Fraction of the peak rate from which one_cycle starts, and to which it falls.
+_ONE_CYCLE_START = 1 / 25
+_ONE_CYCLE_END = 1e-4
+
+#: What one_cycle takes for its climb when `optim.warmup` is 0.
+_ONE_CYCLE_CLIMB = 0.3
+
+
+def build_optimizer(config: OptimConfig, groups: Mapping[str, Sequence[tuple[str, Parameter]]]) -> Optimizer:
+    """Return the optimizer over all groups that have a parameter.
+
+    Every group is there from step 0, so that schedules and resumed runs see the same groups throughout.
+
+    Args:
+        config: Optimizer, rates and decay.
+        groups: Named parameters by group name (``stage1/decay`` ... ``head/no_decay``).
+    """
+    described: list[dict[str, Any]] = []
+    for name, members in groups.items():
+        if not members:
+            continue
+        in_head = name.startswith("head")
+        decays = config.decay_norms_and_biases or not name.endswith("/no_decay")
+        described.append(
+            {
+                "name": name,
+                "params": [parameter for _, parameter in members],
+                "lr": config.lr * (1.0 if in_head else config.backbone_lr_multiplier),
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+        )
+    return OPTIMIZERS[config.name](config, described)
+
+
+def schedule_factor(config: OptimConfig, total_steps: int) -> Callable[[int], float]:
+    """Return the multiple of the peak rate as a function of the optimizer step, from 0 to ``total_steps`` - 1.
+
+    ``plateau`` is constant here; what it does depends on validation and is done by the task.
+    """
+    shape = _SHAPES[config.schedule]
+    climb = config.warmup or (_ONE_CYCLE_CLIMB if config.schedule == "one_cycle" else 0.0)
+    climb_steps = round(climb * total_steps)
+    start = _ONE_CYCLE_START if config.schedule == "one_cycle" else 0.0
+
+    def factor(step: int) -> float:
+        if step < climb_steps:
+            progress = (step + 1) / climb_steps
+            if config.schedule == "one_cycle":
+                progress = (1 - math.cos(math.pi * progress)) / 2
+            return start + (1 - start) * progress
+        return shape(config, (step - climb_steps) / max(1, total_steps - climb_steps))
+
+    return factor
+
+
+def _constant(config: OptimConfig, progress: float) -> float:
+    return 1.0
+
+
+def _cosine(config: OptimConfig, progress: float) -> float:
+    """Source: Loshchilov & Hutter 2017, SGDR, equation 5, without restarts."""
+    return (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def _one_cycle(config: OptimConfig, progress: float) -> float:
+    """Source: Smith & Topin 2018, Super-Convergence; cosine form."""
+    return _ONE_CYCLE_END + (1 - _ONE_CYCLE_END) * _cosine(config, progress)
+
+
+def _step(config: OptimConfig, progress: float) -> float:
+    return config.decay_factor ** math.floor(progress / config.step_every + 1e-9)
+
+
+_SHAPES: dict[str, Callable[[OptimConfig, float], float]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+    "step": _step,
+    "plateau": _constant,
+}
+
+
+def _adamw(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def _adam(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.Adam(groups, lr=config.lr, fused=True)
+
+
+def _sgd(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, Any]]], Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+}

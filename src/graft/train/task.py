@@ -1,0 +1,139 @@
+"""The LightningModule: a classifier, its loss, its parameter groups and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from graft.config.schema import OptimConfig
+from graft.model.classifier import Classifier
+from graft.model.freeze import parameter_groups
+from graft.train.evaluation import Evaluation, gather, measure
+from graft.train.losses import Loss
+from graft.train.optim import build_optimizer, schedule_factor
+
+
+class Recorder(Protocol):
+    """Takes the numbers of a run; filled by whoever records runs."""
+
+    def record(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take ``metrics`` as they stand after ``step`` optimizer steps."""
+
+
+class TransferTask(pl.LightningModule):
+    """Trains what is not frozen, evaluates everything.
+
+    Args:
+        classifier: Backbone and head, frozen as the run wants.
+        optim: Optimizer, schedule and penalties.
+        loss: One value per image.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    def __init__(self, classifier: Classifier, optim: OptimConfig, loss: Loss, total_steps: int) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.optim = optim
+        self.loss = loss
+        self.total_steps = total_steps
+        self.groups = parameter_groups(classifier)
+        self.trained = [parameter for members in self.groups.values() for _, parameter in members]
+        self.evaluation: Evaluation | None = None
+        self.metrics: dict[str, float] = {}
+        self._parts: list[Evaluation] = []
+        self._loss_sum: Tensor | None = None
+        self._micro_batches = 0
+        self._plateau: ReduceLROnPlateau | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the head's outputs ``(N, outputs)`` for normalised images ``(N, C, H, W)``."""
+        outputs: Tensor = self.classifier(images)
+        return outputs
+
+    def training_step(self, batch: Mapping[str, Any], _: int) -> Tensor:
+        """Return the loss of one share of an effective batch; shares add up to the batch's mean."""
+        losses = self.loss(self.classifier(batch["image"]), batch["label"])
+        total = (losses * batch["weight"]).sum()
+        detached = total.detach()
+        self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
+        self._micro_batches += 1
+        return total + self._penalty() if self.optim.l1 or self.optim.l2 else total
+
+    def _penalty(self) -> Tensor:
+        """L1, and lambda/2 of the squared L2 norm, of everything that trains."""
+        penalty = torch.zeros((), device=self.device)
+        for parameter in self.trained:
+            if self.optim.l1:
+                penalty = penalty + self.optim.l1 * parameter.abs().sum()
+            if self.optim.l2:
+                penalty = penalty + self.optim.l2 / 2 * parameter.square().sum()
+        return penalty
+
+    def pop_train_loss(self) -> float:
+        """Return the mean training loss since the last call, over all processes, penalties left out."""
+        if self._loss_sum is None:
+            return float("nan")
+        mean = self._loss_sum / self._micro_batches
+        self._loss_sum, self._micro_batches = None, 0
+        return float(torch.stack(self._everyone(mean.reshape(1))).mean())
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer over all named groups and the schedule, stepped at every optimizer step."""
+        optimizer = build_optimizer(self.optim, self.groups)
+        if self.optim.schedule == "plateau":
+            self._plateau = ReduceLROnPlateau(
+                optimizer, factor=self.optim.decay_factor, patience=self.optim.plateau_checks - 1
+            )
+            return optimizer
+        schedule = LambdaLR(optimizer, schedule_factor(self.optim, self.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rates(self) -> dict[str, float]:
+        """Return the current learning rate of every group."""
+        groups = self.trainer.optimizers[0].param_groups
+        return {f"lr/{group['name']}": float(group["lr"]) for group in groups}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the evaluation before."""
+        self._parts = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Mapping[str, Any], _: int) -> None:
+        """Keep the scores of a batch; images that only fill up a batch are left out."""
+        real = batch["weight"] > 0
+        outputs = self.classifier(batch["image"])
+        self._parts.append(Evaluation(batch["index"][real], batch["label"][real], outputs[real].float()))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather the scores of all processes and measure them."""
+        gathered = gather(self._parts, self._everyone)
+        self._parts = []
+        self.evaluation = Evaluation(gathered.index.cpu(), gathered.label.cpu(), gathered.outputs.cpu())
+        self.metrics = measure(self.evaluation, self.loss)
+        if self._plateau is not None and self.trainer.training:
+            self._plateau.step(self.metrics["loss"])
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _everyone(self, tensor: Tensor) -> list[Tensor]:
+        """Return this tensor from every process; lengths may differ along the first axis."""
+        if self.trainer.world_size == 1:
+            return [tensor]
+        length = torch.tensor([tensor.shape[0]], device=tensor.device)
+        lengths = [torch.zeros_like(length) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(lengths, length)
+        longest = int(max(int(size) for size in lengths))
+        padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+        padded[: tensor.shape[0]] = tensor
+        gathered = [torch.zeros_like(padded) for _ in lengths]
+        torch.distributed.all_gather(gathered, padded)
+        return [part[: int(size)] for part, size in zip(gathered, lengths, strict=True)]

@@ -1,0 +1,121 @@
+"""What each verb does, once its configuration is known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from graft.config.schema import Config
+from graft.errors import GraftError, RunFailedError
+
+if TYPE_CHECKING:
+    from graft.compare.comparison import Comparison
+    from graft.track.store import Store
+
+
+def train(config: Config) -> None:
+    """Execute one run, unless it is finished already, and print its result.
+
+    Raises:
+        RunFailedError: When the run failed.
+    """
+    from graft.run import gather_facts
+    from graft.plan.spec import specify
+    from graft.sweep.worker import describe_job, execute_job
+    from graft.track.reader import finished_runs, read_run
+    from graft.track.store import open_store
+
+    console = Console()
+    store = open_store(config.tracking.uri, Path(config.paths.root))
+    spec = specify(config, gather_facts(config))
+    run_id = finished_runs(store).get(spec.key)
+    if run_id is None:
+        outcome = execute_job(describe_job(spec, None))
+        if outcome.status == "killed":
+            raise KeyboardInterrupt
+        if outcome.status != "finished":
+            raise RunFailedError(f"The run {outcome.status}: {outcome.reason}")
+        run_id = finished_runs(store)[spec.key]
+    else:
+        console.print("This run is finished already; nothing was computed again.")
+    record = read_run(store, run_id)
+    console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {record.labels} labels per class, seed {record.seed}")
+    for name in (f"val/{config.metric}", f"test/{config.metric}", "train_seconds"):
+        console.print(f"  {name:<20} {record.metrics[name]:.4g}")
+    console.print(f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui")
+
+
+def pretrain(config: Config) -> None:
+    """Train a source model, unless it is there already, and write its weights bundle."""
+    from graft.pretrain import make_bundle
+
+    make_bundle(config, Console())
+
+
+def compare(experiment: str | None, root: Path, uri: str | None) -> int:
+    """Rank the arms of an experiment, print the verdict and write the report."""
+    from graft.compare.report import compare_records, render_table, write_report
+    from graft.config.load import read_question
+    from graft.track.reader import last_experiment, read_experiment
+    from graft.track.results import drop_weights
+    from graft.track.store import open_store
+
+    if not root.exists() and uri is None:
+        raise GraftError(f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train")
+    store = open_store(uri, root)
+    name = experiment or last_experiment(store)
+    records = read_experiment(store, name)
+    metric = next((record.notes["metric"] for record in records if "metric" in record.notes), "accuracy")
+    comparison = compare_records(records, experiment=name, metric=metric, question=read_question(name))
+    console = Console()
+    for table in render_table(comparison):
+        console.print(table)
+    _say(console, comparison)
+    written = write_report(comparison, root / "reports" / name)
+    draw_confusions(store, comparison, root / "reports" / name / "figures")
+    dropped = drop_weights(root, {
+        record.run_key
+        for record in records
+        if record.run_id not in comparison.chosen and record.notes.get("keep") == "chosen"
+    })  # fmt: skip
+    if dropped:
+        console.print(f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all).")
+    console.print(f"The report: {written[0]}")
+    console.print(f"The dashboard: graft ui{'' if root == Path('runs') else f' paths.root={root}'}")
+    return 0
+
+
+def _say(console: Console, comparison: Comparison) -> None:
+    """Print the verdict of each label budget, then what speaks against believing it."""
+    for section in comparison.sections:
+        for budget in section.budgets:
+            console.print(f"[bold]•[/bold] {escape(budget.sentence)}", highlight=False)
+    for title, lines in (("Doubts", comparison.doubts), ("Notes", comparison.notes)):
+        if lines:
+            console.print(f"\n[bold]{title}[/bold]")
+        for line in lines:
+            console.print(f"  - {escape(line)}", highlight=False)
+
+
+def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
+    """Draw the confusion matrix of every chosen trial, summed over its seeds."""
+    import numpy as np
+
+    from graft.compare.canvas import render_figure
+    from graft.compare.confusion import draw_confusion
+    from graft.track.reader import read_confusion
+
+    by_id = {record.run_id: record for record in comparison.records}
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for run_id in comparison.chosen:
+        grouped.setdefault((by_id[run_id].arm.label, by_id[run_id].labels), []).append(run_id)
+    for (label, labels), run_ids in grouped.items():
+        names, first = read_confusion(store, run_ids[0])
+        counts = np.sum([first, *(read_confusion(store, run_id)[1] for run_id in run_ids[1:])], axis=0)
+        words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
+        title = f"{label}, {labels} labels per class"
+        (folder / f"confusion-{words}.png").write_bytes(render_figure(draw_confusion(counts.tolist(), names, title), "png"))

@@ -1,0 +1,283 @@
+"""From runs to the report, and the golden page.
+
+``GRAFT_UPDATE_GOLDEN=1 pytest tests/compare/test_report.py`` writes tests/golden/runs.csv and report.md
+anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from graft.compare.comparison import Comparison
+from graft.compare.report import compare_records, format_json, render_markdown, render_table, write_report
+from graft.compare.runs import format_runs, read_runs
+from graft.errors import GraftError
+from graft.plan.arms import Arm
+from graft.track.record import RunRecord
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+QUESTION = "Does pretraining on rendered glyphs pay on handwritten digits?"
+
+
+@pytest.fixture
+def comparison(sweep: list[RunRecord]) -> Comparison:
+    return compare_records(sweep, experiment="demo", metric="accuracy", question=QUESTION)
+
+
+def sentence_of(records: list[RunRecord], metric: str = "accuracy") -> str:
+    [section] = compare_records(records, experiment="demo", metric=metric).sections
+    return section.budgets[0].sentence
+
+
+def test_golden_report(sweep, make_arm, make_run) -> None:
+    """The committed runs give the committed page, to the letter."""
+    if os.environ.get("GRAFT_UPDATE_GOLDEN"):
+        probe = make_arm("linear_probe", 5)
+        failed = make_run(
+            probe, val=0, test=0, labels="20", seed=5, status="failed", notes={"reason": "out of memory"}
+        )
+        (GOLDEN / "runs.csv").write_text(format_runs([*sweep, failed]))
+    comparison = compare_records(
+        read_runs(GOLDEN / "runs.csv"), experiment="demo", metric="accuracy", question=QUESTION
+    )
+    if os.environ.get("GRAFT_UPDATE_GOLDEN"):
+        (GOLDEN / "report.md").write_text(render_markdown(comparison))
+    assert render_markdown(comparison) == (GOLDEN / "report.md").read_text()
+
+
+def test_sentences_say_who_wins_where(comparison) -> None:
+    few, many = (budget.sentence for budget in comparison.sections[0].budgets)
+    assert few.startswith("At 2 labels per class, linear probe beats training from scratch by 2")
+    assert "(5 seeds): transfer helps; linear probe beats fine-tune by" in few
+    assert many.startswith("At 20 labels per class, fine-tune beats training from scratch by")
+    assert "Of 2 transfer arms, 1 helps and 1 is not established." in many
+
+
+def test_headline_is_chosen_on_validation(make_arm, make_run) -> None:
+    runs = []
+    for seed, wobble in enumerate((0.0, 0.01, -0.01, 0.02, -0.03)):
+        runs.append(make_run(make_arm(), val=0.5 + wobble, test=0.5 - wobble, seed=seed))
+        runs.append(make_run(make_arm("linear_probe", 5), val=0.8 + wobble, test=0.6 + wobble, seed=seed))
+        runs.append(make_run(make_arm("fine_tune", 0), val=0.7 + wobble, test=0.9, seed=seed))
+    said = sentence_of(runs)
+    assert said.startswith(
+        "At 2 labels per class, linear probe beats training from scratch by 9.6 points [4.8, 14.4]"
+    )
+    assert "linear probe falls short of fine-tune by 30.2 points" in said
+
+
+def test_negative_transfer_and_a_loss(make_arm, make_run) -> None:
+    runs = []
+    for seed in range(4):
+        for arm, loss in ((make_arm(), 1.0), (make_arm("fine_tune", 0), 1.3 + 0.01 * seed)):
+            metrics = {"val/loss": loss, "test/loss": loss}
+            runs.append(make_run(arm, val=0.5, test=0.5, seed=seed, metrics=metrics))
+    assert "falls short of training from scratch by 0.315 nats [0.294, 0.336] (4 seeds): transfer hurts" in (
+        sentence_of(runs, "loss")
+    )
+
+
+def test_one_seed_has_no_interval_and_no_verdict(make_arm, make_run) -> None:
+    runs = [make_run(make_arm(), val=0.5, test=0.5), make_run(make_arm("fine_tune", 0), val=0.9, test=0.9)]
+    comparison = compare_records(runs, experiment="demo", metric="accuracy")
+    [budget] = comparison.sections[0].budgets
+    assert "+40.0 points (1 seed), is not established (one seed says nothing" in budget.sentence
+    assert budget.rows[0].verdict == "not established"
+    assert math.isnan(budget.rows[0].test.low)
+    assert any("With one seed there is no interval and no verdict" in doubt for doubt in comparison.doubts)
+    assert "nan" not in render_markdown(comparison).lower()
+
+
+def test_without_a_twin_there_is_a_note(make_arm, make_run) -> None:
+    runs = [make_run(make_arm("fine_tune", 0), val=0.9, test=0.9, seed=seed) for seed in range(5)]
+    comparison = compare_records(runs, experiment="demo", metric="accuracy")
+    assert "no from-scratch twin to compare with" in comparison.sections[0].budgets[0].sentence
+    assert any("`sweep.twin=auto` adds it" in note for note in comparison.notes)
+
+
+def test_from_scratch_alone(make_arm, make_run) -> None:
+    assert "there is no transfer arm to judge" in sentence_of([make_run(make_arm(), val=0.5, test=0.5)])
+
+
+def test_holm_explains_an_interval_that_excludes_zero(make_arm, make_run) -> None:
+    runs = []
+    for labels in ("2", "5", "10", "20", "50", "100"):
+        for seed, gain in enumerate((0.01, 0.02, 0.03, 0.05, 0.01)):
+            runs.append(make_run(make_arm(), val=0.5, test=0.5, seed=seed, labels=labels))
+            runs.append(
+                make_run(make_arm("fine_tune", 0), val=0.6, test=0.5 + gain, seed=seed, labels=labels)
+            )
+    assert "is not established (its interval excludes zero, but p = " in sentence_of(runs)
+
+
+def test_doubts_name_what_to_do(sweep, make_arm, make_run) -> None:
+    extra = make_run(make_arm(), val=0.1, test=0.1, seed=0, labels="20", lr=0.5)
+    lost = make_run(make_arm(), val=0.1, test=0.1, seed=1, labels="20", lr=0.5, status="diverged")
+    few = [record for record in [*sweep, extra, lost] if not (record.labels == "2" and record.seed > 2)]
+    edge = [
+        record
+        for record in few
+        if record.labels == "20" or not record.trial.startswith("batch_size=32 lr=0.01 ")
+    ]
+    doubts = "\n".join(compare_records(edge, experiment="demo", metric="accuracy").doubts)
+    assert "From scratch has a lower test accuracy than 1-nearest-neighbour" in doubts
+    assert "Raise `trainer.min_steps`" in doubts
+    assert "Only 3 seeds at 2 labels per class" in doubts
+    assert "Linear probe: the chosen learning rate 0.001 is the highest tried at 2 labels per class" in doubts
+    assert "add `0.003` to `optim.lr`" in doubts
+    assert (
+        "Tuning budgets differ at 20 labels per class: 4 trials for from scratch; 3 trials for fine-tune"
+        in doubts
+    )
+    assert "4 runs of the grid cannot be compared (3 missing and 1 diverged)" in doubts
+    assert "a lower `optim.lr`" in doubts
+
+
+def test_notes_of_the_source_are_told(comparison) -> None:
+    assert comparison.notes == ("Pretraining data: the ten digits as rendered glyphs",)
+
+
+def test_several_conditions_are_reported_apart(sweep, make_arm, make_run) -> None:
+    other = [make_run(make_arm(), val=0.5, test=0.5, condition="other99", seed=seed) for seed in range(2)]
+    lost = make_run(make_arm(), val=0, test=0, condition="lost999", status="killed")
+    comparison = compare_records([*other, *sweep, lost], experiment="demo", metric="accuracy")
+    assert [section.condition for section in comparison.sections] == ["c0ffee1234", "other99"]
+    page = render_markdown(comparison)
+    assert "## digits (condition c0ffee)" in page
+    assert "## digits (condition other9)" in page
+    assert "digits (condition lost99): none of 1 runs can be compared" in page.lower().replace(
+        "Digits", "digits"
+    )
+
+
+def test_test_of_trials_that_were_not_chosen_is_not_read(sweep, comparison) -> None:
+    """Whatever stands in test/ of the other runs, the page is the same."""
+    chosen = set(comparison.chosen)
+    assert len(chosen) == 3 * 2 * 5
+    blind = [
+        one if one.run_id in chosen else replace(one, metrics={**one.metrics, "test/accuracy": math.nan})
+        for one in sweep
+    ]
+    again = compare_records(blind, experiment="demo", metric="accuracy", question=QUESTION)
+    assert render_markdown(again) == render_markdown(comparison)
+
+
+def test_chosen_run_without_test_metric(make_arm, make_run) -> None:
+    run = make_run(make_arm(), val=0.5, test=math.nan)
+    with pytest.raises(
+        GraftError, match=r"a number for `test/accuracy` in each chosen run, but run .* has nan"
+    ):
+        compare_records([run], experiment="demo", metric="accuracy")
+
+
+def test_written_report(comparison, tmp_path) -> None:
+    folder = tmp_path / "reports" / "demo"
+    files = write_report(comparison, folder)
+    assert [path.relative_to(folder).as_posix() for path in files] == [
+        "report.md",
+        "runs.csv",
+        "comparison.json",
+        "figures/accuracy_by_labels.png",
+        "figures/accuracy_by_labels.svg",
+    ]
+    assert {path for path in folder.rglob("*") if path.is_file()} == set(files)
+    assert "](figures/accuracy_by_labels.png)" in files[0].read_text()
+    assert read_runs(files[1]) == list(comparison.records)
+    before = {path: path.read_bytes() for path in files}
+    assert {path: path.read_bytes() for path in write_report(comparison, folder)} == before
+
+
+def test_json_is_strict(comparison) -> None:
+    values = json.loads(format_json(comparison), parse_constant=pytest.fail)
+    row = values["sections"][0]["budgets"][0]["rows"][-1]
+    assert row["arm"] == comparison.sections[0].budgets[0].rows[-1].arm.text
+    assert row["p_adjusted"] is None
+
+
+def test_unwritable_folder(comparison, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        GraftError, match=r"Expected a folder to write the report to, but .* cannot be written"
+    ):
+        write_report(comparison, tmp_path / "file" / "report")
+
+
+def test_failed_write_keeps_the_last_good_file(comparison, tmp_path, monkeypatch) -> None:
+    write_report(comparison, tmp_path)
+    before = (tmp_path / "report.md").read_text()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(GraftError, match="No space left on device"):
+        write_report(replace(comparison, question="other"), tmp_path)
+    assert (tmp_path / "report.md").read_text() == before
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_terminal_tables(comparison) -> None:
+    console = Console(file=StringIO(), width=120, color_system=None)
+    tables = render_table(comparison)
+    for table in tables:
+        console.print(table)
+    assert len(tables) == 2
+    printed = console.file.getvalue()
+    assert "20 labels per class" in printed
+    assert "linear probe" in printed
+    assert "helps" in printed
+    assert "lr=0.001" in printed
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+
+
+@given(
+    st.dictionaries(TEXT, st.floats(allow_nan=False), max_size=3),
+    st.dictionaries(TEXT, TEXT, max_size=3),
+    st.integers(0, 99),
+    TEXT,
+)
+def test_runs_round_trip(
+    tmp_path_factory, metrics: dict[str, float], notes: dict[str, str], seed: int, name: str
+) -> None:
+    arm = Arm(
+        "row_gru(hidden_size=128 layers=2)",
+        "my weights@12",
+        "fine_tune",
+        3,
+        "linear",
+        "focal",
+        "none",
+        "8px@1",
+    )
+    record = RunRecord(
+        name, "key", "finished", arm, "lr=0.1", "c", "all", seed, "digits", name, metrics, notes
+    )
+    plain = RunRecord("other", "key", "killed", arm, "lr=0.1", "c", "2", seed, "digits", "demo", {}, {})
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
+    path.write_text(format_runs([record, plain]), newline="", encoding="utf-8")
+    assert read_runs(path) == [record, plain]
+
+
+def test_unreadable_runs(tmp_path) -> None:
+    path = tmp_path / "runs.csv"
+    with pytest.raises(GraftError, match="there is no such file"):
+        read_runs(path)
+    path.write_text("run_id,seed\n1,2\n")
+    with pytest.raises(GraftError, match="lacks the columns: run_key, status"):
+        read_runs(path)
+    golden = (GOLDEN / "runs.csv").read_text().splitlines()
+    path.write_text("\n".join([golden[0], golden[1].replace("backbone=", "spine=")]))
+    with pytest.raises(GraftError, match="but line 2 says: expected the words"):
+        read_runs(path)

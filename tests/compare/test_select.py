@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graft.compare.select import Choice, order_labels, pair, select_trials
+from graft.errors import GraftError
+from graft.plan.arms import Arm
+from graft.track.record import RunRecord
+
+
+def choices_of(records: list[RunRecord]) -> dict[tuple[Arm, str], Choice]:
+    return {
+        (choice.arm, choice.labels): choice
+        for one in select_trials(records, "accuracy")
+        for choice in one.choices
+    }
+
+
+def test_validation_chooses(make_arm, make_run) -> None:
+    good = [make_run(make_arm(), val=0.9, test=0.1, seed=seed, lr=0.01) for seed in (0, 1)]
+    bad = [make_run(make_arm(), val=0.8, test=0.99, seed=seed, lr=0.1) for seed in (0, 1)]
+    choice = choices_of(bad + good)[make_arm(), "2"]
+    assert choice.trial == good[0].trial
+    assert choice.validation == pytest.approx(0.9)
+    assert list(choice.runs) == [0, 1]
+    assert choice.trials == (good[0].trial, bad[0].trial)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_test_metrics_and_order_never_change_the_choice(
+    sweep: list[RunRecord], random: random.Random
+) -> None:
+    tests = [record.metrics["test/accuracy"] for record in sweep]
+    random.shuffle(tests)
+    changed = [
+        replace(record, metrics={**record.metrics, "test/accuracy": test})
+        for record, test in zip(sweep, tests, strict=True)
+    ]
+    random.shuffle(changed)
+    before, after = choices_of(sweep), choices_of(changed)
+    assert {key: choice.trial for key, choice in before.items()} == {
+        key: choice.trial for key, choice in after.items()
+    }
+
+
+def test_a_loss_is_chosen_the_other_way_round(make_arm, make_run) -> None:
+    runs = [
+        make_run(make_arm(), val=0.9, test=0.9, lr=lr, metrics={"val/loss": loss, "test/loss": 1.0})
+        for lr, loss in ((0.1, 2.0), (0.01, 1.0))
+    ]
+    [selection] = select_trials(runs, "loss")
+    assert selection.choices[0].trial == runs[1].trial
+
+
+def test_ties_go_to_the_simpler_then_to_the_cheaper_trial(make_arm, make_run) -> None:
+    simple = make_run(make_arm(), val=0.9, test=0.5, trial="lr=1", seconds=9)
+    richer = make_run(make_arm(), val=0.9, test=0.5, trial="lr=1 momentum=0.9", seconds=1)
+    assert choices_of([richer, simple])[make_arm(), "2"].trial == "lr=1"
+    cheaper = make_run(make_arm(), val=0.9, test=0.5, trial="lr=2", seconds=3)
+    assert choices_of([richer, simple, cheaper])[make_arm(), "2"].trial == "lr=2"
+
+
+def test_common_seeds_are_compared_and_the_rest_is_listed(make_arm, make_run) -> None:
+    probe = make_arm("linear_probe", 5)
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed) for seed in range(3)]
+    runs += [make_run(probe, val=0.7, test=0.7, seed=seed) for seed in (0, 2)]
+    runs.append(make_run(probe, val=0, test=0, seed=1, status="failed", notes={"reason": "out of memory"}))
+    [selection] = select_trials(runs, "accuracy")
+    assert [list(choice.runs) for choice in selection.choices] == [[0, 2], [0, 2]]
+    assert [(gap.arm, gap.seed, gap.status, gap.reason) for gap in selection.gaps] == [
+        (probe, 1, "failed", "out of memory")
+    ]
+
+
+def test_a_seed_that_only_one_trial_reached_is_not_compared(make_arm, make_run) -> None:
+    """A sweep cut short: the trial that is ahead by a seed is not chosen for that."""
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed, lr=0.1) for seed in range(3)]
+    runs += [make_run(make_arm(), val=0.6, test=0.6, seed=seed, lr=0.2) for seed in range(2)]
+    [selection] = select_trials(runs, "accuracy")
+    assert selection.choices[0].trial == runs[-1].trial
+    assert list(selection.choices[0].runs) == [0, 1]
+    assert [(gap.seed, gap.status) for gap in selection.gaps] == [(2, "missing")]
+
+
+@pytest.mark.parametrize("bad", [{"status": "diverged"}, {"metrics": {"val/accuracy": 1.797e308}}])
+def test_a_diverged_trial_is_never_chosen(make_arm, make_run, bad) -> None:
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed, lr=0.1) for seed in range(2)]
+    runs += [
+        make_run(make_arm(), val=0.9, test=0.9, seed=0, lr=9),
+        make_run(make_arm(), val=0, test=0, seed=1, lr=9, **bad),
+    ]
+    [selection] = select_trials(runs, "accuracy")
+    assert selection.choices[0].trial == runs[0].trial
+    assert [gap.status for gap in selection.gaps] == ["diverged"]
+
+
+def test_an_arm_without_a_common_seed_is_left_out(make_arm, make_run) -> None:
+    probe = make_arm("linear_probe", 5)
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed) for seed in range(2)]
+    runs.append(make_run(probe, val=0.7, test=0.7, seed=7))
+    [selection] = select_trials(runs, "accuracy")
+    assert [choice.arm for choice in selection.choices] == [make_arm()]
+    assert selection.left_out == ((probe, "2"),)
+
+
+def test_conditions_stand_apart_the_largest_first(make_arm, make_run) -> None:
+    runs = [make_run(make_arm(), val=0.5, test=0.5, condition="small")]
+    runs += [make_run(make_arm(), val=0.5, test=0.5, condition="zlarge", seed=seed) for seed in range(3)]
+    assert [selection.condition for selection in select_trials(runs, "accuracy")] == ["zlarge", "small"]
+
+
+def test_a_finished_run_goes_before_its_failed_attempt(make_arm, make_run) -> None:
+    finished = make_run(make_arm(), val=0.5, test=0.5, run_id="b", run_key="same")
+    failed = make_run(make_arm(), val=0, test=0, status="failed", run_id="a", run_key="same")
+    again = replace(finished, run_id="c")
+    [selection] = select_trials([failed, finished, again], "accuracy")
+    assert selection.choices[0].runs[0].run_id == "b"
+    assert selection.gaps == ()
+
+
+def test_pairs_are_arm_and_twin_on_common_seeds(sweep, make_arm) -> None:
+    [selection] = select_trials(sweep, "accuracy")
+    pairs = pair(selection.choices)
+    assert len(pairs) == 4
+    assert all(one.twin.arm == one.choice.arm.twin and one.seeds == (0, 1, 2, 3, 4) for one in pairs)
+    alone = [choice for choice in selection.choices if not choice.arm.from_scratch]
+    assert pair(alone) == []
+
+
+def test_labels_are_ordered_as_numbers() -> None:
+    assert order_labels(["all", "100", "20", "5", "20"]) == ["5", "20", "100", "all"]
+
+
+def test_unknown_metric(sweep) -> None:
+    with pytest.raises(
+        GraftError, match=r"Expected `metric` to be one of: accuracy.*got 'acuracy'.*Did you mean"
+    ):
+        select_trials(sweep, "acuracy")
+
+
+def test_metric_that_was_not_logged(sweep) -> None:
+    with pytest.raises(GraftError, match=r"Expected `metric` to be one of: accuracy; but got 'macro_f1'"):
+        select_trials(sweep, "macro_f1")
+
+
+def test_no_finished_run(make_arm, make_run) -> None:
+    runs = [
+        make_run(make_arm(), val=0, test=0, status=status, seed=seed)
+        for seed, status in enumerate(["failed", "killed"])
+    ]
+    with pytest.raises(
+        GraftError, match=r"at least one finished run to compare, but got 1 failed, 1 killed.*graft train"
+    ):
+        select_trials(runs, "accuracy")
+    with pytest.raises(GraftError, match="none at all"):
+        select_trials([], "accuracy")
+
+
+def test_all_finished_runs_diverged(make_arm, make_run) -> None:
+    with pytest.raises(GraftError, match=r"a number for `val/accuracy`, but got NaN or infinity in all 1"):
+        select_trials([make_run(make_arm(), val=float("nan"), test=0.5)], "accuracy")
+
+
+def test_two_runs_that_claim_one_place(make_arm, make_run) -> None:
+    one = make_run(make_arm(), val=0.5, test=0.5)
+    with pytest.raises(GraftError, match=r"one finished run per arm, trial, labels and seed .* but got two"):
+        select_trials([one, replace(one, run_id="zz", run_key="other")], "accuracy")
