@@ -39,7 +39,7 @@ train: $(READY)  ## one run: make train ARGS="transfer=fine_tune ..."
 
 sweep: $(READY)  ## freeze depth x learning rate x backbone on the digits, then compare: about 20 minutes
 	@$(GRAFT) pretrain paths.root=$(ROOT)
-	@$(GRAFT) pretrain paths.root=$(ROOT) backbone=resnet18 trainer.epochs=3
+	@$(GRAFT) pretrain paths.root=$(ROOT) backbone=resnet18 data.image_size=32 trainer.epochs=3
 	@$(GRAFT) train experiment=depth_rate_backbone paths.root=$(ROOT) $(ARGS)
 	@$(GRAFT) compare depth_rate_backbone paths.root=$(ROOT)
 

@@ -34,6 +34,12 @@ def built() -> Builder:
     return build
 
 
+@pytest.fixture
+def make() -> Builder:
+    """Build a classifier for one test alone."""
+    return make_classifier
+
+
 def make_classifier(name: str, depth: int = 0) -> Classifier:
     config = Config()
     config.backbone.name = name

@@ -29,7 +29,7 @@ def torchvision_names() -> list[str]:
 
 
 def native_size(name: str) -> int | None:
-    """Return the side in px of the images that torchvision's default weights expect, ``None`` for other networks."""
+    """Return the side in px of the images that default weights expect, ``None`` where there are none."""
     if name not in torchvision_names():
         return None
     side: int = torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
@@ -37,7 +37,7 @@ def native_size(name: str) -> int | None:
 
 
 def list_backbones() -> list[str]:
-    """List all names that `build_network` takes: graft's own, torchvision's, and those of installed packages."""
+    """List all that `build_network` takes: graft's own, torchvision's, and those of other packages."""
     return [
         *OWN_BACKBONES,
         *torchvision_names(),
@@ -71,7 +71,8 @@ def build_network(
         built = _find_builder(name)(num_classes=num_classes, image_size=image_size, channels=channels)
         if not isinstance(built, nn.Module):
             raise GraftError(
-                f"Expected the builder of {name!r} to return a torch.nn.Module, but got {type(built).__name__}."
+                f"Expected the builder of {name!r} to return a "
+                f"torch.nn.Module, but got {type(built).__name__}."
             )
         network = built
     _check_image_size(network, name, image_size, channels)
@@ -97,8 +98,9 @@ def _build_from_torchvision(name: str, num_classes: int, image_size: int) -> nn.
             below, above = image_size // multiple * multiple, (image_size // multiple + 1) * multiple
             choices = f"{below} or {above}" if below else f"{above}"
             raise GraftError(
-                f"Expected images with a side that is a multiple of {multiple} px for `backbone.name={name}`, "
-                f"but got {image_size} px. The nearest that work: `data.image_size` {choices}."
+                f"Expected images with a side that is a multiple of {multiple} px for "
+                f"`backbone.name={name}`, but got {image_size} px. The "
+                f"nearest that work: `data.image_size` {choices}."
             )
         options["input_size" if name.startswith("maxvit") else "image_size"] = (
             (image_size, image_size) if name.startswith("maxvit") else image_size
@@ -108,7 +110,7 @@ def _build_from_torchvision(name: str, num_classes: int, image_size: int) -> nn.
 
 
 def _check_image_size(network: nn.Module, name: str, image_size: int, channels: int) -> None:
-    """Try whether ``network`` takes such images, without computing anything; where not, name the smallest that work."""
+    """Try whether ``network`` takes such images, without computing; if not, name the smallest that work."""
     if (name, image_size, channels) in _sizes_that_work:
         return
     native = native_size(name)
@@ -116,7 +118,8 @@ def _check_image_size(network: nn.Module, name: str, image_size: int, channels: 
         low, high = image_size, _LARGEST_SIDE_TRIED
         if not _takes(network, high, channels):
             raise GraftError(
-                f"Expected a network that takes images of {image_size} px, but `backbone.name={name}` does not."
+                f"Expected a network that takes images of {image_size} "
+                f"px, but `backbone.name={name}` does not."
             )
         while high - low > 1:
             middle = (low + high) // 2
@@ -150,7 +153,8 @@ class Backbone(nn.Module):
         plan: Where the network was cut.
         feature_dim: Length of the features.
         frozen_depth: Leading stages that are frozen; set by `graft.model.freeze.freeze`.
-        tail: The network's own classifier, kept out of this module's parameters; ``None`` once it is released.
+        tail: The network's own classifier, kept out of this module's parameters; ``None`` once it is
+            released.
     """
 
     def __init__(self, network: nn.Module, plan: StagePlan) -> None:
@@ -162,7 +166,8 @@ class Backbone(nn.Module):
         self.frozen_depth = 0
         self._tail: tuple[Part, ...] = (tail,)
         held = set().union(*(part.state_dict() for part in (*stages, tail)))
-        # Index tables that tracing turned into constants; kept so that the state has all of the network's names.
+        # Index tables that tracing turned into constants; kept so that the state has all of the network's
+        # names.
         self._tables = {key: value for key, value in network.state_dict().items() if key not in held}
         self._order = {key: position for position, key in enumerate(network.state_dict())}
 
@@ -170,6 +175,11 @@ class Backbone(nn.Module):
     def tail(self) -> Part | None:
         """The network's own classifier, from features to scores."""
         return self._tail[0] if self._tail else None
+
+    @property
+    def table_names(self) -> frozenset[str]:
+        """Names of tensors that the architecture fixes, which weights need not bring."""
+        return frozenset(self._tables)
 
     def release_tail(self) -> None:
         """Let go of the network's own classifier, which for some networks is most of their memory."""
@@ -203,7 +213,7 @@ class Backbone(nn.Module):
         return self
 
     def network_state_dict(self) -> dict[str, Tensor]:
-        """Return parameters and buffers, classifier left out, under the names of the network, in its order."""
+        """Return parameters and buffers without the classifier's, by the names of the network."""
         state = {
             key: value for stage in self.stages for key, value in stage.state_dict().items()
         } | self._tables
@@ -219,7 +229,8 @@ class Backbone(nn.Module):
 def build_backbone(network: nn.Module, name: str, image_size: int, channels: int) -> Backbone:
     """Cut a network into a backbone of five stages and its tail.
 
-    Torchvision's networks are planned at the size of their weights, so that a stage means the same at every size.
+    Torchvision's networks are planned at the size of their weights, so that a stage means the same at every
+    size.
 
     Args:
         network: What `build_network` built; the backbone takes over its modules.

@@ -2,11 +2,13 @@
 
 The rule, for every network alike:
 
-1. A *unit* is a repeated block of the architecture (a class of its own that occurs at least twice), or else a layer,
-   together with the normalisation and the parameter-free nodes that follow it. A cut never falls inside a block.
+1. A *unit* is a repeated block of the architecture (a class of its own that occurs at least twice), or else
+   a layer, together with the normalisation and the parameter-free nodes that follow it. A cut never falls
+   inside a block.
 2. Consecutive units of one resolution are a *level*; a change of side by a factor of 1.5 begins the next.
-3. More than five levels are merged, evenly by units. With fewer than five, the stem before the first block becomes a
-   part of its own; then the level with the most blocks per part is split into equal groups, until there are five.
+3. More than five levels are merged, evenly by units. With fewer than five, the stem before the first block
+   becomes a part of its own; then the level with the most blocks per part is split into equal groups, until
+   there are five.
 4. A network with fewer than five units has empty stages at its end.
 """
 
@@ -47,7 +49,7 @@ class _Unit:
 
     @property
     def side(self) -> float | None:
-        """Side of the layer's map, read after it was reordered (a patch embedding) but before it is pooled."""
+        """Side of the layer's map, read after it was reordered (patch embedding), before it is pooled."""
         numbers = next((cut.numbers for cut in self.cuts if cut.kind == "layer"), self.cuts[0].numbers)
         return [cut.side for cut in self.cuts if cut.numbers == numbers][-1]
 
@@ -82,7 +84,7 @@ def choose_boundaries(
 
 
 def _repeated_classes(network: nn.Module, named: NamedGraph) -> set[type[nn.Module]]:
-    """Find the classes of the architecture's blocks: its own, traced through, with parameters, at least twice."""
+    """Find the classes of blocks: of the architecture's own, with parameters, occurring at least twice."""
     paths: dict[type[nn.Module], set[str]] = defaultdict(set)
     modules = dict(network.named_modules())
     for node in named.nodes:
@@ -172,7 +174,7 @@ def _parameters_of(network: nn.Module, node: fx.Node) -> str:
 
 
 def _side_of(shape: torch.Size, was_channels_first: bool) -> tuple[float | None, bool]:
-    """Measure the side of a map in px, ``None`` where there is no map; inputs are square, which tells the layout.
+    """Measure the side of a map in px, ``None`` where there is none; maps are square, which tells the layout.
 
     Returns:
         The side, and whether the layout is ``(N, C, H, W)`` rather than ``(N, H, W, C)``.

@@ -139,37 +139,32 @@ def verify(folder: Path, sidecar: Sidecar) -> None:
     size = path.stat().st_size
     if size < sidecar.size_bytes:
         raise GraftError(
-            f"Expected {path} to have {sidecar.size_bytes} bytes, but it has {size}: it is truncated. "
-            "Copy it again, or run `graft pretrain` again."
+            f"Expected {path} to have {sidecar.size_bytes} bytes, but it has {size}: it is truncated. Copy "
+            "it again, or run `graft pretrain` again."
         )
     found = sha256_of(path)
     if found != sidecar.sha256:
         raise GraftError(
-            f"Expected {path} to have the sha256 {sidecar.sha256[:16]}... of its sidecar, but it has {found[:16]}...: "
-            "its content was changed or damaged. Copy it again, or run `graft pretrain` again."
+            f"Expected {path} to have the sha256 {sidecar.sha256[:16]}... of its sidecar, but it has "
+            f"{found[:16]}...: its content was changed or damaged. Copy "
+            "it again, or run `graft pretrain` again."
         )
 
 
-def find_bundle(root: Path, name: str, other_choices: list[str]) -> Path:
-    """Find a bundle by name.
+def describe_unknown(root: Path, name: str, published: list[str]) -> str:
+    """Say that ``name`` is no weights, and what there is, nearest first.
 
     Args:
         root: Where graft writes.
-        name: Name of the bundle.
-        other_choices: What else the reference could have named, to be offered.
-
-    Raises:
-        GraftError: There is none of that name; names those that exist, nearest first.
+        name: What was asked for.
+        published: Names of published weights of the backbone.
     """
-    folder = bundle_folder(root, name)
-    if (folder / SIDECAR_FILE).is_file():
-        return folder
     existing = nearest_first(name, list_bundles(root))
     bundles = ", ".join(existing) if existing else "none yet, `graft pretrain` makes one"
-    others = f" Names of published weights: {', '.join(other_choices)}." if other_choices else ""
-    raise GraftError(
-        f"Expected `backbone.weights` to be none, default, a weights bundle or a path to a weights file, but got {name!r}. "
-        f"Bundles in {root / 'weights'}: {bundles}.{others}"
+    others = f" Published weights: default, {', '.join(published)}." if published else ""
+    return (
+        "Expected `backbone.weights` to be a weights bundle, a path to a weights file, default or none, "
+        f"but got {name!r}. Bundles in {root / 'weights'}: {bundles}.{others}"
     )
 
 

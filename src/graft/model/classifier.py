@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the parameters and buffers that training can change, by their names in `state_dict`, not copied."""
+        """Return what training can change, parameters and buffers, by name in `state_dict`; not copied."""
         frozen = tuple(f"backbone.stages.{index}." for index in range(self.frozen_depth))
         kept = {f"head.{name}" for name in self.head.frozen_names}
         return {
@@ -67,8 +67,8 @@ def count_outputs(config: Config, num_classes: int) -> int:
         return num_classes
     if num_classes != 2:
         raise GraftError(
-            f"Expected 2 classes with `loss.name=binary_cross_entropy`, which has one logit, but got {num_classes} classes. "
-            "Use `loss.name=cross_entropy`."
+            "Expected 2 classes with `loss.name=binary_cross_entropy`, which has one logit, but got "
+            f"{num_classes} classes. Use `loss.name=cross_entropy`."
         )
     return 1
 
@@ -76,7 +76,9 @@ def count_outputs(config: Config, num_classes: int) -> int:
 def build_classifier(
     config: Config, *, num_classes: int, channels: int, image_size: int, weights: LoadedWeights | None
 ) -> tuple[Classifier, list[str]]:
-    """Build the network of a run, load its weights and freeze it; random weights come from torch's global generator.
+    """Build the network of a run, load its weights and freeze it.
+
+    Random weights come from torch's global generator.
 
     Args:
         config: Names the backbone, the head, the loss and the freeze depth.

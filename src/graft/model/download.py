@@ -24,7 +24,7 @@ _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,})\.")
 
 
 def fetch(url: str, folder: Path) -> Path:
-    """Return the file of ``url`` in ``folder``, checked against the hash in its name; download it when it is missing.
+    """Return the file of ``url`` in ``folder``, checked against the hash in its name; fetch it when missing.
 
     Args:
         url: Address whose last part is a file name with the beginning of its sha256 in it.
@@ -41,20 +41,22 @@ def fetch(url: str, folder: Path) -> Path:
         digest = sha256_of(target)
         if not digest.startswith(prefix):
             raise GraftError(
-                f"Expected {target} to have a sha256 that begins with {prefix}, as its name says, but it begins with "
-                f"{digest[: len(prefix)]}: the file is truncated or damaged. Delete it and try again.{_way_around(name, folder)}"
+                f"Expected {target} to have a sha256 that begins with {prefix}, as its name says, but it "
+                f"begins with {digest[: len(prefix)]}: the file is truncated or damaged. Delete it and try "
+                f"again.{_way_around(name, folder)}"
             )
         return target
     if os.environ.get("GRAFT_OFFLINE", "") not in {"", "0"}:
         raise GraftError(
-            f"Expected {name} in {folder}, and GRAFT_OFFLINE forbids to download it.{_way_around(name, folder)}"
+            f"Expected {name} in {folder}, and GRAFT_OFFLINE forbids to download "
+            f"it.{_way_around(name, folder)}"
         )
     _download(url, target, prefix)
     return target
 
 
 def _way_around(name: str, folder: Path) -> str:
-    return f" Or put {name} into {folder} by hand, or give its path: `backbone.weights=<path>`."
+    return f" Put {name} into {folder} by hand, or give its path: `backbone.weights=<path>`."
 
 
 def _download(url: str, target: Path, prefix: str) -> None:
@@ -66,8 +68,8 @@ def _download(url: str, target: Path, prefix: str) -> None:
         digest = _stream(url, beside)
         if not digest.startswith(prefix):
             raise GraftError(
-                f"Expected the download of {target.name} to have a sha256 that begins with {prefix}, but it begins with "
-                f"{digest[: len(prefix)]}: it came damaged or is another file.{way_around}"
+                f"Expected the download of {target.name} to have a sha256 that begins with {prefix}, but it "
+                f"begins with {digest[: len(prefix)]}: it came damaged or is another file.{way_around}"
             )
         beside.replace(target)
     except OSError as error:  # urllib's errors are OSErrors too
@@ -75,6 +77,8 @@ def _download(url: str, target: Path, prefix: str) -> None:
             raise GraftError(
                 f"Expected room for {target.name} in {target.parent}, but the disk is full.{way_around}"
             ) from error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error.strerror or error
         raise GraftError(
             f"Expected to download {target.name}, but could not: {reason}.{way_around}"

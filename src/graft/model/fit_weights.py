@@ -44,7 +44,7 @@ def apply_weights(
     is_head = {name: name not in own and (name in tail or name.startswith(child)) for name in given}
     body = {name: value for name, value in given.items() if not is_head[name]}
     weights_head = loaded.head or {name: given[name] for name in given if name in tail}
-    lines = _compare(own, body)
+    lines = _compare(own, body, backbone.table_names)
     fitting = {name: value for name, value in body.items() if name in own and own[name].shape == value.shape}
     if lines and not (allow_partial and fitting):
         raise GraftError(_describe(loaded, lines, bool(fitting)))
@@ -54,15 +54,21 @@ def apply_weights(
     )
     if lines:
         notes.append(
-            f"{loaded.source.name} was loaded partly (`backbone.allow_partial`): {len(fitting)} of {len(own)} tensors."
+            f"{loaded.source.name} was loaded partly "
+            f"(`backbone.allow_partial`): {len(fitting)} of {len(own)} tensors."
         )
     return weights_head, notes
 
 
-def _compare(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+def _compare(own: dict[str, Tensor], given: dict[str, Tensor], tables: frozenset[str]) -> list[str]:
     """List the differences: missing -, unexpected +, other shapes with !=."""
-    # Files older than PyTorch 0.4.1 lack this counter, which no evaluation reads.
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    missing = [
+        name
+        for name in own
+        if name not in given
+        and name not in tables  # fixed by the architecture
+        and not name.endswith("num_batches_tracked")  # files older than PyTorch 0.4.1 lack it
+    ]
     return (
         [f"- {name} {tuple(own[name].shape)}" for name in missing]
         + [f"+ {name} {tuple(given[name].shape)}" for name in given if name not in own]
@@ -91,7 +97,7 @@ def _describe(loaded: LoadedWeights, lines: list[str], something_fits: bool) -> 
 def _describe_head(weights_head: dict[str, Tensor], head: HeadConfig) -> list[str]:
     if not weights_head or head.init == "from_weights":
         return []
-    outputs = list(weights_head.values())[-1].shape[0] if list(weights_head.values())[-1].dim() else 1
-    return [
-        f"The head that came with the weights ({outputs} outputs) is left out; the new one starts by `head.init={head.init}`."
-    ]
+    outputs = [value.shape[0] for value in weights_head.values() if value.dim()][-1]
+    what = "last layer of the head" if head.name == "pretrained_classifier" else "head"
+    line = f"The {what} that came with the weights ({outputs} outputs) is left out"
+    return [f"{line}; the new one starts by `head.init={head.init}`."]

@@ -26,7 +26,7 @@ class _Member(NamedTuple):
 
 
 def freeze(classifier: Classifier, depth: int) -> None:
-    """Freeze the leading ``depth`` stages and let the others train; the same depth always gives the same state.
+    """Freeze the leading ``depth`` stages, let the others train; a depth always gives the same state.
 
     Args:
         classifier: Changed in place: gradients, modes and what runs without a graph.
@@ -48,11 +48,13 @@ def parameter_groups(classifier: Classifier) -> dict[str, list[tuple[str, Parame
     """Sort every parameter that trains into one named group.
 
     Returns:
-        ``stage1/decay``, ``stage1/no_decay`` ... ``head/decay``, ``head/no_decay``; a group may be empty. Norms and
+        ``stage1/decay``, ``stage1/no_decay`` ... ``head/decay``, ``head/no_decay``; a group may be empty.
+        Norms and
         biases are in ``no_decay``.
 
     Raises:
-        RuntimeError: A parameter is in two groups, in none though it trains, or declared frozen though it trains.
+        RuntimeError: A parameter is in two groups, in none though it trains, or declared frozen though it
+        trains.
     """
     places = [f"stage{number}" for number in range(1, STAGES + 1)] + ["head"]
     groups: dict[str, list[tuple[str, Parameter]]] = {

@@ -51,7 +51,8 @@ _OPS_MODULES = tuple(
 class _Tracer(fx.Tracer):
     """Trace down to the layers of torch and the modules of ``torchvision.ops``.
 
-    The latter are kept whole because some (stochastic depth) read ``self.training``, which a graph would freeze.
+    The latter are kept whole because some (stochastic depth) read ``self.training``, which a graph would
+    freeze.
     """
 
     def __init__(self) -> None:
@@ -107,7 +108,7 @@ def module_stack(node: fx.Node) -> list[tuple[str, type[nn.Module]]]:
 
 
 def norm_parameters(network: nn.Module) -> frozenset[str]:
-    """Name the parameters of normalisation layers; asked of a whole network, since parts of it lose the types."""
+    """Name the parameters of normalisation layers; a whole network knows, its parts have lost the types."""
     return frozenset(
         f"{path}.{name}" if path else name
         for path, module in network.named_modules()
@@ -157,7 +158,8 @@ def propagate_shapes(
 def cut_names(named: NamedGraph) -> list[str]:
     """List the nodes, in order, after which nothing but their own output is alive.
 
-    Parameters read by ``get_attr`` do not count: a stage reads its own. Sizes do: they would have to be carried over.
+    Parameters read by ``get_attr`` do not count: a stage reads its own. Sizes do: they would have to be
+    carried over.
     """
     last_use = {}
     for position, node in enumerate(named.nodes):
@@ -176,11 +178,13 @@ def cut_names(named: NamedGraph) -> list[str]:
 def find_features(network: nn.Module, named: NamedGraph) -> tuple[fx.Node, bool]:
     """Find the node that holds the features: the input of the network's final classifier part.
 
-    That part begins at the first linear layer of the network's last child (with the dropout directly before it),
+    That part begins at the first linear layer of the network's last child (with the dropout directly before
+    it),
     following the chain back from the output as long as it is made of linear layers and activations.
 
     Returns:
-        The node, and whether a linear classifier begins there. Where the classifier is a convolution, the node is
+        The node, and whether a linear classifier begins there. Where the classifier is a convolution, the
+        node is
         the input of the last child and its features are still to be pooled.
     """
     modules = dict(network.named_modules())
@@ -247,6 +251,6 @@ def _input_of_last_child(named: NamedGraph, modules: dict[str, nn.Module]) -> fx
         if features is not None and features.op != "placeholder":
             return features
     raise GraftError(
-        "Expected a backbone whose last child is its classifier (a linear layer, or a convolution that is pooled), "
-        "but found none."
+        "Expected a backbone whose last child is its classifier (a linear layer, or a "
+        "convolution that is pooled), but found none."
     )

@@ -49,6 +49,10 @@ class Head(nn.Module):
         scores: Tensor = self.layers(features)
         return scores
 
+    def layers_state_dict(self) -> dict[str, Tensor]:
+        """Return the state by the names of the layers, which a weights bundle carries."""
+        return {name: value.detach() for name, value in self.layers.state_dict().items()}
+
     def train(self, mode: bool = True) -> Head:
         """Set the mode; kept layers that are frozen stay in eval mode, so that their dropout is inert."""
         super().train(mode and not self._kept_is_frozen)
@@ -94,7 +98,8 @@ def build_head(
         config: Which head, and how it starts.
         backbone: Gives the length of the features, and its own classifier for ``pretrained_classifier``.
         num_outputs: Scores per image.
-        weights_head: The head that came with the weights, by the names of this head or of the network's classifier.
+        weights_head: The head that came with the weights, by the names of this head or of the network's
+            classifier.
         method: ``transfer.method``; under ``linear_probe`` only the last layer trains.
 
     Raises:
@@ -134,8 +139,9 @@ def _build_pretrained_classifier(order: _Order) -> Head:
     tail, last_layer = order.backbone.tail, order.backbone.plan.last_layer
     if tail is None or last_layer is None:
         raise GraftError(
-            "Expected a backbone whose classifier ends in a linear layer with `head=pretrained_classifier`, but this "
-            "one's is a convolution. `head=linear` takes its pooled features."
+            "Expected a backbone whose classifier ends in a linear layer with "
+            "`head=pretrained_classifier`, but this one's is a convolution. "
+            "`head=linear` takes its pooled features."
         )
     kept_is_frozen = order.method == "linear_probe"
     old = tail.get_submodule(last_layer)
@@ -153,14 +159,15 @@ def _initialise_new(head: Head, config: HeadConfig, weights_head: dict[str, Tens
 
 
 def _initialise_zero(head: Head, config: HeadConfig, weights_head: dict[str, Tensor] | None) -> None:
-    """Set the last layer to zero; a cosine has no direction there, and stays as drawn.
+    """Set the last layer to zero, so that all classes start equal.
 
     Raises:
         GraftError: The head is ``cosine``.
     """
     if isinstance(head.last, Cosine):
         raise GraftError(
-            "Expected `head.init=new` or `from_weights` with `head=cosine`, but got zero: it has no direction."
+            "Expected `head.init=new` or `from_weights` with "
+            "`head=cosine`, but got zero: it has no direction."
         )
     for parameter in head.last.parameters():
         nn.init.zeros_(parameter)
@@ -176,7 +183,7 @@ def _initialise_from_weights(head: Head, config: HeadConfig, weights_head: dict[
         raise GraftError(
             "Expected weights with a head for `head.init=from_weights`, but got weights without one."
         )
-    own = {name.removeprefix("layers."): value for name, value in head.state_dict().items()}
+    own = head.layers_state_dict()
     given = weights_head
     if isinstance(head.layers, nn.Linear) and set(given) != set(own):
         given = {name.rpartition(".")[2]: value for name, value in given.items()}
@@ -191,7 +198,7 @@ def _initialise_from_weights(head: Head, config: HeadConfig, weights_head: dict[
             f"Expected the head that came with the weights to fit `head.name={config.name}`, but: {listed}. "
             "`head.init=new` draws a new one."
         )
-    head.load_state_dict({f"layers.{name}": given[name] for name in own})
+    head.layers.load_state_dict({name: given[name] for name in own})
 
 
 HEAD_BUILDERS: dict[str, Callable[[_Order], Head]] = {

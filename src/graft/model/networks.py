@@ -73,7 +73,12 @@ class RowNet(nn.Module):
     """
 
     def __init__(
-        self, kind: type[nn.RNN] | type[nn.LSTM] | type[nn.GRU], num_classes: int, row_values: int, hidden_size: int, layers: int
+        self,
+        kind: type[nn.RNN] | type[nn.LSTM] | type[nn.GRU],
+        num_classes: int,
+        row_values: int,
+        hidden_size: int,
+        layers: int,
     ) -> None:
         super().__init__()
         widths = [row_values] + [hidden_size] * (layers - 1)
@@ -132,8 +137,8 @@ def require_side(name: str, image_size: int, smallest: int) -> None:
     """
     if image_size < smallest:
         raise GraftError(
-            f"Expected images of at least {smallest} px for `backbone.name={name}`, but got {image_size} px. "
-            f"Give `data.image_size={smallest}` or more."
+            f"Expected images of at least {smallest} px for `backbone.name={name}`, but got {image_size} "
+            f"px. Give `data.image_size={smallest}` or more."
         )
 
 

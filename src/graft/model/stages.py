@@ -46,7 +46,8 @@ class StagePlan:
         cuts: All nodes, in order, at which the network can be cut.
         feature_dim: Length of the flattened features.
         tail: The classifier, from the features to scores.
-        last_layer: Name of the last layer of the tail; ``None`` where the classifier is a convolution, and then the
+        last_layer: Name of the last layer of the tail; ``None`` where the classifier is a convolution, and
+            then the
             tail does not take flattened features.
         constants: Tensors that the network computes once, by the names that the code gives them.
     """
@@ -148,14 +149,16 @@ def cut(network: nn.Module, plan: StagePlan) -> tuple[list[Part], Part]:
         for name, parameter in part.named_parameters():
             if id(parameter) in owners:
                 raise GraftError(
-                    f"Expected every parameter in one stage, but {name!r} is used in {owners[id(parameter)]} and in "
-                    f"{place}: a backbone with weights shared between stages cannot be frozen to a depth."
+                    f"Expected every parameter in one stage, but {name!r} is used in "
+                    f"{owners[id(parameter)]} and in {place}: a backbone with weights shared between stages "
+                    "cannot be frozen to a depth."
                 )
             owners[id(parameter)] = place
     unused = [name for name, parameter in network.named_parameters() if id(parameter) not in owners]
     if unused:
         raise GraftError(
-            f"Expected a backbone that uses all its parameters, but its output does not depend on: {', '.join(unused)}."
+            "Expected a backbone that uses all its parameters, but its output "
+            f"does not depend on: {', '.join(unused)}."
         )
     return stages, tail
 

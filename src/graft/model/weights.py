@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 import torchvision
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from graft.data.preprocessing import Preprocessing
@@ -22,7 +18,8 @@ from graft.model.bundle import (
     SIDECAR_FILE,
     WEIGHTS_FILE,
     Sidecar,
-    find_bundle,
+    bundle_folder,
+    describe_unknown,
     read_sidecar,
     sha256_of,
     verify,
@@ -30,16 +27,11 @@ from graft.model.bundle import (
     write_sidecar,
 )
 from graft.model.download import fetch
+from graft.model.tensor_files import current_name, read_pickle, read_safetensors
 
 HEAD_PREFIX = "graft_head."
 _PREFIXES = ("module.", "model.", "backbone.")
 _SUFFIXES = (".safetensors", ".pth", ".pt")
-# Names that torchvision's published files still have and its networks no longer do.
-_RENAMED = (
-    (re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$"), r"\1\2"),
-    (re.compile(r"^(.*\.mlp)\.linear_1\.(weight|bias)$"), r"\1.0.\2"),
-    (re.compile(r"^(.*\.mlp)\.linear_2\.(weight|bias)$"), r"\1.3.\2"),
-)
 
 
 @dataclass(frozen=True)
@@ -96,14 +88,17 @@ def resolve_weights(reference: str, backbone_name: str, root: Path) -> WeightsSo
     published = _published(backbone_name)
     if reference == "default" or reference in published:
         return _resolve_published(reference, backbone_name, published)
+    named = bundle_folder(root, reference)
     path = Path(reference).expanduser()
+    if (named / SIDECAR_FILE).is_file():
+        return _resolve_bundle(named, backbone_name)
     if path.is_dir():
         return _resolve_bundle(path, backbone_name)
     if path.suffix in _SUFFIXES or path.is_file():
         if path.name == WEIGHTS_FILE and (path.parent / SIDECAR_FILE).is_file():
             return _resolve_bundle(path.parent, backbone_name)
         return _resolve_file(path, backbone_name)
-    return _resolve_bundle(find_bundle(root, reference, list(published)), backbone_name)
+    raise GraftError(describe_unknown(root, reference, list(published)))
 
 
 def preprocessing_of_weights(reference: str, backbone_name: str, root: Path) -> Preprocessing | None:
@@ -131,7 +126,7 @@ def load_weights(source: WeightsSource, backbone_name: str) -> LoadedWeights:
         GraftError: The file holds no weights, or more than weights.
     """
     state = (
-        _read_safetensors(source.path) if source.path.suffix == ".safetensors" else _read_pickle(source.path)
+        read_safetensors(source.path) if source.path.suffix == ".safetensors" else read_pickle(source.path)
     )
     head = {
         name.removeprefix(HEAD_PREFIX): value for name, value in state.items() if name.startswith(HEAD_PREFIX)
@@ -140,7 +135,7 @@ def load_weights(source: WeightsSource, backbone_name: str) -> LoadedWeights:
     for prefix in _PREFIXES * 2:
         if all(name.startswith(prefix) for name in body):
             body = {name.removeprefix(prefix): value for name, value in body.items()}
-    return LoadedWeights({_current_name(name): value for name, value in body.items()}, head, source)
+    return LoadedWeights({current_name(name): value for name, value in body.items()}, head, source)
 
 
 def write_bundle(
@@ -151,13 +146,13 @@ def write_bundle(
     Args:
         folder: Folder of the bundle.
         state: Backbone's tensors by the names of the network.
-        head: Head's tensors by its own names.
+        head: Head's tensors by the names of the head or of its layers.
         sidecar: What to say about them; hash and size are filled in.
 
     Returns:
         The sidecar as it was written.
     """
-    tensors = state | {HEAD_PREFIX + name: value for name, value in head.items()}
+    tensors = state | {HEAD_PREFIX + name.removeprefix("layers."): value for name, value in head.items()}
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     write_atomically(folder / WEIGHTS_FILE, content)
     written = replace(sidecar, sha256=sha256_of(folder / WEIGHTS_FILE), size_bytes=len(content))
@@ -169,7 +164,8 @@ def default_preprocessing(backbone_name: str, channels: int, image_size: int | N
     """Return the preprocessing of a network whose weights say nothing about it.
 
     Args:
-        backbone_name: A torchvision network takes what its published weights expect; another 32 px, mean and std 0.5.
+        backbone_name: A torchvision network takes what its published weights expect; another 32 px, mean and
+            std 0.5.
         channels: Channels of the images; torchvision's networks take 3 whatever they are.
         image_size: Side of the network's input in px, where the user chose one.
     """
@@ -210,8 +206,9 @@ def _preprocessing_of(entry: Any) -> Preprocessing:
 def _resolve_published(reference: str, backbone_name: str, published: dict[str, Any]) -> WeightsSource:
     if not published:
         raise GraftError(
-            f"Expected a weights bundle or a path for `backbone.name={backbone_name}`, but got `backbone.weights=default`: "
-            "this network has no published weights. `graft pretrain` makes a bundle."
+            f"Expected a weights bundle or a path for `backbone.name={backbone_name}`, but got "
+            "`backbone.weights=default`: this network has no published "
+            "weights. `graft pretrain` makes a bundle."
         )
     entry = (
         published[reference]
@@ -234,8 +231,8 @@ def _resolve_bundle(folder: Path, backbone_name: str) -> WeightsSource:
     verify(folder, sidecar)
     if sidecar.architecture != backbone_name:
         raise GraftError(
-            f"Expected weights of {backbone_name}, but the bundle {folder.name!r} holds {sidecar.architecture}. "
-            f"Use `backbone.name={sidecar.architecture}`, or other weights."
+            f"Expected weights of {backbone_name}, but the bundle {folder.name!r} holds "
+            f"{sidecar.architecture}. Use `backbone.name={sidecar.architecture}`, or other weights."
         )
     return WeightsSource(
         kind="bundle",
@@ -262,67 +259,3 @@ def _resolve_file(path: Path, backbone_name: str) -> WeightsSource:
         "If it was trained otherwise, give `data.image_size`, `data.mean`, `data.std`."
     )
     return WeightsSource("file", path.name, path, sha256_of(path), preprocessing, None, (note,))
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise GraftError(
-            f"Expected {path} to be a whole safetensors file, but it cannot be read: {error}."
-        ) from error
-    return tensors
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch checkpoint without running anything in it."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not look at the checksums
-        if damaged is not None:
-            raise GraftError(
-                f"Expected {path} to be undamaged, but the checksum of {damaged!r} in it is wrong. Copy it again."
-            )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise GraftError(
-            f"Expected {path} to hold tensors only, but it holds other objects or is damaged; graft runs no code from a "
-            "file. Save the state dict alone: `torch.save(model.state_dict(), path)`."
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise GraftError(
-            f"Expected {path} to be a PyTorch checkpoint, but it cannot be read as one: {error}."
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = (
-        {
-            name: value
-            for name, value in content.items()
-            if isinstance(value, Tensor) and isinstance(name, str)
-        }
-        if isinstance(content, dict)
-        else {}
-    )
-    if not tensors:
-        raise GraftError(
-            f"Expected {path} to hold a state dict, or one under the key `state_dict`, but found no tensors."
-        )
-    return tensors
-
-
-def _current_name(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = pattern.sub(replacement, name)
-    return name

@@ -5,6 +5,7 @@ All three are canonical text of values, so that two runs that mean the same are 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -71,7 +72,8 @@ class Arm(_CanonicalText):
     @property
     def twin(self) -> Arm:
         """The from-scratch arm that answers this one."""
-        return replace(self, weights="none", method="from_scratch", freeze_depth=0)
+        head = re.sub(r"\(init=from_weights\)|init=from_weights,|,init=from_weights", "", self.head)
+        return replace(self, weights="none", method="from_scratch", freeze_depth=0, head=head)
 
 
 def normalise(config: Config, *, grid: bool = False) -> Config:

@@ -140,10 +140,9 @@ def _condition(config: Config, facts: Facts) -> dict[str, Any]:
     """
     knobs = _keyed_knobs(config, "")
     kept = {key: value for key, value in knobs.items() if key.startswith(("data.", "trainer.")) or key == "metric"}
-    for axis in ("data.labels_per_class", "data.val_labels_per_class"):
-        kept.pop(axis)
+    kept.pop("data.labels_per_class")
     values = _fact_values(config, facts, kept)
-    return kept | {key: values[key] for key in ("data", "precision", "processes")}
+    return kept | {key: values[key] for key in ("data", "precision")}
 
 
 def _keyed_knobs(section: Any, prefix: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from graft.sweep.pool import Pool, share_of_threads
 from graft.sweep.show import SweepProgress, show_failures, show_plan
 from graft.sweep.worker import Outcome
 
-#: Hydra instantiates plug-ins of this package only; the classes are registered in code under it.
+#: Hydra instantiates plug-ins of this package only: see src/hydra_plugins/graft.py.
 _PLUGIN_PACKAGE = "hydra_plugins.graft"
 
 
@@ -142,12 +142,10 @@ class GraftSweeper(Sweeper):
 
 
 def register_plugins() -> None:
-    """Make the sweeper and the launcher known to Hydra."""
+    """Make ``hydra/sweeper: graft`` and ``hydra/launcher: graft`` known to Hydra's defaults lists."""
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="graft", node=SweeperConfig, provider="graft")
     store.store(group="hydra/launcher", name="graft", node=LauncherConfig, provider="graft")
-    for plugin in (GraftSweeper, GraftLauncher):
-        Plugins.instance().register(plugin)
 
 
 def _command() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import pytorch_lightning as pl
@@ -12,6 +13,9 @@ from torch import Tensor
 from graft.config.names import METRICS
 from graft.errors import DivergedError
 from graft.train.task import Recorder, TransferTask
+
+
+_SECONDS_BETWEEN_NEWS = 0.2
 
 
 class BestWeights(pl.Callback):
@@ -66,6 +70,15 @@ class RecordRounds(pl.Callback):
     def __init__(self, recorder: Recorder | None, progress: Callable[[int], None] | None) -> None:
         self.recorder = recorder
         self.progress = progress
+        self._shown = 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Say how far the run is, a few times a second."""
+        if self.progress is not None and time.monotonic() - self._shown > _SECONDS_BETWEEN_NEWS:
+            self._shown = time.monotonic()
+            self.progress(trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record training loss, validation metrics and rates."""
@@ -77,8 +90,6 @@ class RecordRounds(pl.Callback):
             numbers = {"train/loss": train_loss}
             numbers |= {f"val/{name}": value for name, value in pl_module.metrics.items()}
             self.recorder.record(numbers | pl_module.rates(), trainer.global_step)
-        if self.progress is not None:
-            self.progress(trainer.global_step)
         if not (math.isfinite(train_loss) and math.isfinite(pl_module.metrics["loss"])):
             raise DivergedError(
                 f"The loss became {train_loss} by step {trainer.global_step}. Try a lower `optim.lr`, a warm-up "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
 
 from graft.config.schema import Config, TrainerConfig
 from graft.data.datamodule import ImageDataModule
@@ -26,7 +23,8 @@ from graft.train.task import Recorder, TransferTask
 
 
 _ADVICE = (
-    ".*`isinstance(treespec, LeafSpec)` is deprecated.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*module\(s\) in eval mode at the start of training.*",  # frozen stages are, on purpose
     ".*does not have many workers.*",
     ".*Trying to infer the `batch_size`.*",
     ".*`Trainer.fit` stopped.*",
@@ -112,7 +110,7 @@ def fit(
     task = TransferTask(classifier, config.optim, build_loss(config.loss), budget.total_steps)
     best = BestWeights(config.metric, config.trainer.patience)
     with _without_advice():
-        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)], show=progress is None)
+        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)])
         started = time.perf_counter()
         trainer.fit(task, datamodule=data)
         if trainer.interrupted:
@@ -138,9 +136,8 @@ def _count_images(data: ImageDataModule, steps: int) -> int:
     return passes * len(data.split.train) + rest * data.schedule.batch_size
 
 
-def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback], *, show: bool) -> pl.Trainer:
+def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback]) -> pl.Trainer:
     trainer = config.trainer
-    bar = show and sys.stderr.isatty() and int(os.environ.get("LOCAL_RANK", "0")) == 0
     on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
     several = trainer.devices * trainer.num_nodes > 1
     return pl.Trainer(
@@ -162,8 +159,8 @@ def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=bar,
-        callbacks=[*callbacks, RichProgressBar(refresh_rate=10)] if bar else callbacks,
+        enable_progress_bar=False,
+        callbacks=callbacks,
     )
 
 
