@@ -6,8 +6,22 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "graft"
-FLOW = ("errors", "config", "plan", "data", "model", "train", "reuse", "track", "compare", "deliver", "run", "sweep", "cli")
-ON_TOP = {"pretrain": "run", "compose": "cli", "verbs": "cli", "__main__": "cli"}
+FLOW = (
+    "errors",
+    "config",
+    "plan",
+    "data",
+    "model",
+    "train",
+    "reuse",
+    "track",
+    "compare",
+    "deliver",
+    "run",
+    "sweep",
+    "cli",
+)
+ON_TOP = {"pretrain": "run", "completion": "errors", "compose": "cli", "verbs": "cli", "__main__": "cli"}
 
 #: The places where a big dependency may be imported.
 HOMES = {

@@ -1,4 +1,4 @@
-"""The command ``graft``: verbs that hand over to the rooms. No logic, and nothing heavy is imported before it is needed."""
+"""The command ``graft``: verbs that hand over to the rooms. Nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graft import __version__
+from graft.completion import bash_script, complete_verb, wants_completion
 from graft.errors import GraftError, expected_one_of
 
 
@@ -22,6 +23,7 @@ class Verb:
         about: What a person should know.
         examples: Real commands and what they do.
         call: Does it, given the words after the verb, and returns the exit code.
+        words: What tab completion offers after it, nothing where Hydra knows better.
     """
 
     summary: str
@@ -29,13 +31,12 @@ class Verb:
     about: str
     examples: tuple[tuple[str, str], ...]
     call: Callable[[list[str]], int]
+    words: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 a run failed, 2 a mistake in what was asked for."""
+    """Run the command line and return its exit code: 0 done, 1 a run failed, 2 a mistake of the user."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if "-sc" in words or "--shell-completion" in words:
-        words = _verb_being_completed() + words
     try:
         return _dispatch(words)
     except GraftError as error:
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if wants_completion(words):
+        return _complete(words)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -79,7 +82,7 @@ examples:
   graft train -m transfer=linear_probe,fine_tune optim.lr=1e-4,1e-3 seed=0,1,2,3,4
   graft compare
 
-`graft <verb> --help` shows more of each. Everything is written under ./runs; another place: paths.root=<folder>."""
+`graft <verb> --help` shows more of each. Everything is written under ./runs, or under paths.root=<folder>."""
 
 
 def _help(name: str, verb: Verb) -> str:
@@ -88,15 +91,18 @@ def _help(name: str, verb: Verb) -> str:
     return f"usage: graft {name} {verb.usage}\n\n{verb.summary}.\n\n{verb.about}\n\nexamples:\n{examples}"
 
 
-def _verb_being_completed() -> list[str]:
-    """Find the verb in the line that the shell completes, and take it out: Hydra knows overrides only."""
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    verb = next((word for word in words[1:] if word in VERBS), "train")
-    if verb in words[1:]:
-        words.remove(verb)
-        os.environ["COMP_LINE"] = " ".join(words)
-        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return [verb]
+def _complete(words: list[str]) -> int:
+    """Serve the shell: ``-sc install=bash`` prints what it evaluates, ``query=bash`` the words to offer."""
+    if "install=bash" in words:
+        print(bash_script())
+        return 0
+    verb, offered = "train", list[str]()
+    if "query=bash" in words:
+        verb, offered = complete_verb({name: verb.words for name, verb in VERBS.items()})
+    if offered or not verb:
+        print("\n".join(offered))
+        return 0
+    return VERBS[verb].call([word for word in words if word not in VERBS])
 
 
 def _train(words: list[str]) -> int:
@@ -128,7 +134,9 @@ def _ui(words: list[str]) -> int:
     names, (root, uri) = _split_places([word for word in words if not word.startswith("port=")])
     port = next((word.partition("=")[2] for word in words if word.startswith("port=")), "5000")
     if names or not port.isdigit():
-        raise GraftError(f"Expected nothing but `port=<number>`, `paths.root=` and `tracking.uri=`, but got {words}.")
+        raise GraftError(
+            f"Expected nothing but `port=<number>`, `paths.root=` and `tracking.uri=`, but got {words}."
+        )
     return serve(uri, root, int(port))
 
 
@@ -141,7 +149,9 @@ def _split_places(words: list[str]) -> tuple[list[str], tuple[Path, str | None]]
         if sign and key not in places:
             raise GraftError(expected_one_of("option", key, places))
         if word.startswith("-"):
-            raise GraftError(f"There is no option {word!r} here. The choices are: `paths.root=` and `tracking.uri=`.")
+            raise GraftError(
+                f"There is no option {word!r} here. The choices are: `paths.root=` and `tracking.uri=`."
+            )
         if sign:
             places[key] = value
         else:
@@ -149,9 +159,12 @@ def _split_places(words: list[str]) -> tuple[list[str], tuple[Path, str | None]]
     return rest, (Path(places["paths.root"]).expanduser(), places["tracking.uri"] or None)
 
 
+#: What the verbs that read the record take.
+_PLACES = ("paths.root=", "tracking.uri=")
+
 _HYDRA_FLAGS = (
-    "Hydra's flags work here: -m (multirun), --cfg job (show the configuration), --info, --config-dir, and tab\n"
-    'completion: eval "$(graft train -sc install=bash)".'
+    "Hydra's flags work here: -m (multirun), --cfg job (show the configuration), --info, --config-dir.\n"
+    'Tab completion in bash: eval "$(graft -sc install=bash)".'
 )
 
 VERBS = {
@@ -169,12 +182,12 @@ VERBS = {
     "train": Verb(
         "Train one run, or with -m or an experiment a whole sweep",
         "[-m] [experiment=<name>] [key=value ...]",
-        "Groups: data backbone head transfer optim augment trainer tracking sweep experiment. A finished run is not\n"
-        "run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
+        "Groups: data backbone head transfer optim augment trainer tracking sweep experiment. A finished\n"
+        "run is not run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
         (
-            ("graft train transfer=linear_probe backbone.weights=glyphs-small_cnn data.labels_per_class=5", "one run"),
+            ("graft train transfer=linear_probe backbone.weights=glyphs-small_cnn seed=3", "one run"),
             ("graft train -m transfer.freeze_depth=0,3,5 optim.lr=1e-3,1e-2 seed='range(5)' ...", "a grid"),
-            ("graft train experiment=digits_transfer", "an experiment that carries its own grid"),
+            ("graft train experiment=digits_transfer", "carries its own grid"),
         ),
         _train,
     ),
@@ -189,6 +202,7 @@ VERBS = {
             ("graft compare digits_transfer paths.root=/data/runs", "recorded elsewhere"),
         ),
         _compare,
+        _PLACES,
     ),
     "ui": Verb(
         "Open the MLflow dashboard on the same store",
@@ -200,5 +214,6 @@ VERBS = {
             ("graft ui paths.root=/data/runs", "recorded elsewhere"),
         ),
         _ui,
+        ("port=", *_PLACES),
     ),
 }

@@ -1,4 +1,4 @@
-"""Hydra in front of a verb: composes its configuration, keeps Hydra's own flags, turns mistakes into messages."""
+"""Hydra in front of a verb: composes its configuration, keeps Hydra's flags, turns mistakes into messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from graft.config.load import conf_folder, explain, register_schema, to_config
+from graft.config.load import check_choices, conf_folder, explain, register_schema, to_config
 from graft.config.schema import Config
 from graft.config.validate import require_valid
 from graft.errors import GraftError
@@ -32,18 +32,22 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, to be explained here
     os.environ["GRAFT_COMMAND"] = shlex.join(["graft", primary, *words])
+    check_choices(words)
     register_schema()
     register_plugins()
+    composed_here: list[DictConfig] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)
     def task(composed: DictConfig) -> None:
-        config = to_config(composed)
-        require_valid(config)
-        call(config)
+        composed_here.append(composed)  # called below: Hydra would announce a mistake in a line of its own
 
     arguments, sys.argv = sys.argv, [f"graft {primary}", *words]
     try:
         task()
+        for composed in composed_here:
+            config = to_config(composed)
+            require_valid(config)
+            call(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise GraftError(explain(error)) from error
     except OSError as error:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from graft import __version__
 from graft.config.schema import Config
-from graft.errors import GraftError, RunFailedError
+from graft.errors import GraftError
 from graft.model.bundle import Sidecar, bundle_folder, read_sidecar, verify
 from graft.model.weights import write_bundle
 from graft.plan.arms import effective_backbone
 from graft.plan.spec import RunSpec, specify
-from graft.run import gather_facts, open_run_images
+from graft.progress import show_progress
+from graft.run import decode_images, gather_facts, open_run_images
 from graft.sweep.worker import describe_job, execute_job
 from graft.track.reader import finished_runs, read_run
 from graft.track.results import checkpoint_folder
@@ -40,7 +41,8 @@ def make_bundle(config: Config, console: Console) -> None:
     root = Path(config.paths.root).resolve()
     name = config.bundle.name or f"{config.data.name}-{config.backbone.name}"
     store = open_store(config.tracking.uri, root)
-    spec = specify(config, gather_facts(config))
+    with show_progress(console, "reading images") as progress:
+        spec = specify(config, gather_facts(config, progress))
     run_id = finished_runs(store).get(spec.key)
     folder = bundle_folder(root, name)
     kept = checkpoint_folder(root, spec.key) / "weights.safetensors"
@@ -49,11 +51,10 @@ def make_bundle(config: Config, console: Console) -> None:
         return
     if run_id is None or not kept.exists():
         console.print(f"Pretraining {config.backbone.name} on {config.data.name} for the bundle {name!r}.")
-        outcome = execute_job(describe_job(spec, None))
-        if outcome.status == "killed":
-            raise KeyboardInterrupt
-        if outcome.status != "finished":
-            raise RunFailedError(f"The pretraining {outcome.status}: {outcome.reason}")
+        with show_progress(console, "decoding images") as progress:
+            decode_images(spec, progress)
+        with show_progress(console, "training steps") as progress:
+            execute_job(describe_job(spec, None), progress).require_finished()
         run_id = finished_runs(store)[spec.key]
     sidecar = _describe(spec, read_run(store, run_id).metrics)
     state, head = _split_state(load_file(kept))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.names import PRETRAINED
-from graft.config.schema import Config, DataConfig
+from graft.config.schema import Config
 from graft.plan.spec import Facts, RunSpec
 
 if TYPE_CHECKING:
@@ -18,17 +17,25 @@ if TYPE_CHECKING:
     from graft.data.preprocessing import Preprocessing
     from graft.model.weights import WeightsSource
 
-#: Told (done, total) optimizer steps.
+#: Image sets kept open, the latest ones.
+_KEPT_OPEN = 4
+_OPENED: dict[tuple[object, Path], ImageSet] = {}
+
+#: Told (done, total).
 Progress = Callable[[int, int], None]
 
 
-def gather_facts(config: Config) -> Facts:
+def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     """Return what the run key needs to know of data, weights and device.
+
+    Args:
+        config: A valid configuration.
+        progress: Told how many images are read, where that takes long.
 
     Raises:
         GraftError: When the images or the weights are not there, or not sound.
     """
-    images = open_run_images(config)
+    images = open_run_images(config, progress)
     weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
     return Facts(
         data_digest=images.digest,
@@ -41,13 +48,27 @@ def gather_facts(config: Config) -> Facts:
     )
 
 
+def decode_images(spec: RunSpec, progress: Progress | None = None) -> None:
+    """Decode the images of a run once, for all runs that see them the same way.
+
+    Raises:
+        GraftError: When an image cannot be decoded, or the cache cannot be written.
+    """
+    from graft.data.pixels import prepare_pixels
+    from graft.data.preprocessing import Preprocessing
+
+    cache = Path(spec.config.paths.root).resolve() / "cache"
+    preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
+    prepare_pixels(open_run_images(spec.config), preprocessing, cache, progress)
+
+
 def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress | None = None) -> float:
     """Execute a planned run, record it, and return its validation metric.
 
     Args:
         spec: The run.
         parent_id: MLflow id of the sweep it belongs to.
-        progress: Told how far the run is; without it a bar is shown.
+        progress: Told how far the training is, in optimizer steps.
 
     Raises:
         GraftError: When the run cannot be done as asked, or its loss diverged.
@@ -58,7 +79,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
     from graft.data.preprocessing import Preprocessing
     from graft.data.schedule import count_steps_per_pass
     from graft.data.splits import make_split
-    from graft.model.classifier import build_classifier
+    from graft.model.classifier import build_classifier, describe_model
     from graft.model.weights import load_weights
     from graft.track.results import keep_weights, record_result
     from graft.track.store import open_store
@@ -113,8 +134,10 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
 
     # train, track
     store = open_store(config.tracking.uri, root) if _records() else None
-    with recording(store, spec, parent_id, notes={"notes": "\n".join(notes)}) as recorder:
-        fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=progress)
+    about = describe_model(classifier) | {"notes": "\n".join(notes)} | _describe_source(source, images)
+    with recording(store, spec, parent_id, notes=about) as recorder:
+        steps_done = (lambda step: progress(step, budget.total_steps)) if progress else None
+        fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=steps_done)
         if recorder is not None:
             record_result(recorder, config, images, split, fitted)
             recorder.record(count_labels(split) | measure_baselines(pixels, images.labels, split), fitted.best_step)
@@ -124,17 +147,27 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
     return fitted.validation[config.metric]
 
 
-def open_run_images(config: Config) -> ImageSet:
+def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:
+    """Say when the source domain may hold the very classes that are to be learned."""
+    shared = [name for name in images.class_names if source and source.classes and name in source.classes]
+    if not shared:
+        return {}
+    listed = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
+    counted = f"{len(shared)} of the {len(images.class_names)} target classes"
+    return {"source_contains_target": f"the source domain of {source.name} has {counted} under the same name: {listed}"}  # type: ignore[union-attr]
+
+
+def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
     """Open the images of a run; a sweep asks for the same ones again and again."""
     same = tuple((name, getattr(config.data, name)) for name in ("name", "root", "render_count", "render_seed"))
-    return _open_once(same, Path(config.paths.root).resolve() / "cache")
+    cache = Path(config.paths.root).resolve() / "cache"
+    if (same, cache) not in _OPENED:
+        from graft.data.catalog import open_images
 
-
-@functools.lru_cache(maxsize=4)
-def _open_once(knobs: tuple[tuple[str, object], ...], cache: Path) -> ImageSet:
-    from graft.data.catalog import open_images
-
-    return open_images(DataConfig(**dict(knobs)), cache)  # type: ignore[arg-type]
+        while len(_OPENED) >= _KEPT_OPEN:
+            _OPENED.pop(next(iter(_OPENED)))
+        _OPENED[same, cache] = open_images(config.data, cache, progress)
+    return _OPENED[same, cache]
 
 
 def _find_weights(config: Config) -> WeightsSource | None:

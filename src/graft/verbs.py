@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from graft.config.schema import Config
-from graft.errors import GraftError, RunFailedError
+from graft.data.preprocessing import Preprocessing
+from graft.errors import GraftError
+from graft.progress import show_progress
 
 if TYPE_CHECKING:
     from graft.compare.comparison import Comparison
+    from graft.track.record import RunRecord
     from graft.track.store import Store
 
 
@@ -23,37 +27,52 @@ def train(config: Config) -> None:
     Raises:
         RunFailedError: When the run failed.
     """
-    from graft.run import gather_facts
+    from graft.run import decode_images, gather_facts
     from graft.plan.spec import specify
     from graft.sweep.worker import describe_job, execute_job
     from graft.track.reader import finished_runs, read_run
     from graft.track.store import open_store
 
-    console = Console()
+    console = Console(soft_wrap=True)
     store = open_store(config.tracking.uri, Path(config.paths.root))
-    spec = specify(config, gather_facts(config))
+    with show_progress(console, "reading images") as progress:
+        spec = specify(config, gather_facts(config, progress))
     run_id = finished_runs(store).get(spec.key)
     if run_id is None:
-        outcome = execute_job(describe_job(spec, None))
-        if outcome.status == "killed":
-            raise KeyboardInterrupt
-        if outcome.status != "finished":
-            raise RunFailedError(f"The run {outcome.status}: {outcome.reason}")
+        with show_progress(console, "decoding images") as progress:
+            decode_images(spec, progress)
+        with show_progress(console, "training steps") as progress:
+            execute_job(describe_job(spec, None), progress).require_finished()
         run_id = finished_runs(store)[spec.key]
     else:
         console.print("This run is finished already; nothing was computed again.")
-    record = read_run(store, run_id)
-    console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {record.labels} labels per class, seed {record.seed}")
+    _show_run(console, config, read_run(store, run_id))
+    console.print(f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{_elsewhere(config.paths.root)}")
+
+
+def _show_run(console: Console, config: Config, record: RunRecord) -> None:
+    """Print what a run was and what came out."""
+    labels = f"{record.labels} labels per class" if record.labels != "all" else "all labels"
+    console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {labels}, seed {record.seed}")
+    notes = record.notes
+    trained, total = int(notes["trained_parameters"]), int(notes["parameters"])
+    console.print(f"  frozen: {notes['frozen_stages']}; {trained:,} of {total:,} parameters trained", highlight=False)
+    console.print(f"  preprocessing: {Preprocessing.from_dict(json.loads(notes['preprocessing'])).summary}", highlight=False)
+    for note in filter(None, notes.get("notes", "").splitlines()):
+        console.print(f"  {escape(note)}", highlight=False)
     for name in (f"val/{config.metric}", f"test/{config.metric}", "train_seconds"):
         console.print(f"  {name:<20} {record.metrics[name]:.4g}")
-    console.print(f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui")
+
+
+def _elsewhere(root: str) -> str:
+    return "" if Path(root) == Path("runs") else f" paths.root={root}"
 
 
 def pretrain(config: Config) -> None:
     """Train a source model, unless it is there already, and write its weights bundle."""
     from graft.pretrain import make_bundle
 
-    make_bundle(config, Console())
+    make_bundle(config, Console(soft_wrap=True))
 
 
 def compare(experiment: str | None, root: Path, uri: str | None) -> int:
@@ -85,7 +104,7 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
     if dropped:
         console.print(f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all).")
     console.print(f"The report: {written[0]}")
-    console.print(f"The dashboard: graft ui{'' if root == Path('runs') else f' paths.root={root}'}")
+    console.print(f"The dashboard: graft ui{_elsewhere(str(root))}")
     return 0
 
 

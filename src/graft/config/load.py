@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from graft.config.schema import Config
-from graft.errors import GraftError, nearest_first
+from graft.errors import GraftError, expected_one_of, nearest_first
 
 _CARRIED_IN_PACKAGE = Path(__file__).resolve().parent.parent / "conf"
 _CARRIED_IN_CHECKOUT = Path(__file__).resolve().parents[3] / "conf"
@@ -30,7 +36,9 @@ def conf_folder() -> Path:
     for folder in (_CARRIED_IN_PACKAGE, _CARRIED_IN_CHECKOUT):
         if (folder / "train.yaml").is_file():
             return folder
-    raise GraftError(f"Expected the folder `conf` at {_CARRIED_IN_PACKAGE}, but it is missing: install graft again.")
+    raise GraftError(
+        f"Expected the folder `conf` at {_CARRIED_IN_PACKAGE}, but it is missing: install graft again."
+    )
 
 
 def read_question(experiment: str) -> str:
@@ -52,7 +60,7 @@ def register_schema() -> None:
 def to_config(composed: DictConfig | Mapping[str, Any]) -> Config:
     """Turn a composed configuration into a typed `Config`.
 
-    Merging into the schema once more closes the ``+new.key=1`` hole: whatever the schema does not know is refused.
+    Merging into the schema once more closes the ``+new.key=1`` hole: what it does not know is refused.
 
     Args:
         composed: The configuration as Hydra composed it, with or without the node ``hydra``.
@@ -66,7 +74,9 @@ def to_config(composed: DictConfig | Mapping[str, Any]) -> Config:
         assert isinstance(plain, dict)
         plain.pop("hydra", None)
         merged = OmegaConf.merge(OmegaConf.structured(Config), plain)
-        for key in OmegaConf.missing_keys(merged):  # left empty for `validate`, which names all mistakes together
+        for key in OmegaConf.missing_keys(
+            merged
+        ):  # left empty for `validate`, which names all mistakes together
             OmegaConf.update(merged, key, "")
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -108,10 +118,38 @@ def known_keys() -> dict[str, Any]:
     def walk(section: type, prefix: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, kind in get_type_hints(section).items():
-            found |= walk(kind, f"{prefix}{name}.") if is_dataclass(kind) else {f"{prefix}{name}": kind}
+            inside = isinstance(kind, type) and is_dataclass(kind)
+            found |= walk(kind, f"{prefix}{name}.") if inside else {f"{prefix}{name}": kind}
         return found
 
     return walk(Config, "")
+
+
+def check_choices(words: Sequence[str]) -> None:
+    """Refuse what Hydra takes in silence or answers with a traceback: a group chosen twice, or by a number.
+
+    Args:
+        words: The words of a command line, overrides among them.
+
+    Raises:
+        GraftError: For the first such word.
+    """
+    groups = {folder.name: folder for folder in conf_folder().iterdir() if folder.is_dir()}
+    chosen: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in groups:
+            continue
+        if key in chosen:
+            raise GraftError(
+                f"Expected one choice for `{key}`, but got two: {chosen[key]!r} and {value!r}. "
+                f"To sweep over both: -m {key}={chosen[key]},{value}"
+            )
+        chosen[key] = value
+        for single in value.split(","):
+            if not isinstance(yaml.safe_load(single or "null"), str | None):
+                options = sorted(path.stem for path in groups[key].glob("*.yaml"))
+                raise GraftError(expected_one_of(key, single, options))
 
 
 def explain(error: Exception) -> str:
@@ -119,27 +157,74 @@ def explain(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
-    if isinstance(cause, ConfigKeyError) and cause.full_key:
-        wrong = cause.full_key
-        near = ", ".join(f"`{key}`" for key in nearest_first(wrong, known_keys())[:3])
-        return f"There is no knob `{wrong}`. The nearest are: {near}."
-    if isinstance(cause, OmegaConfBaseException):
-        came = str(cause.msg or cause).splitlines()[0]
-        return f"`{cause.full_key}`: {came}" if cause.full_key else came
-    return explain_composition(str(error))
+    if not isinstance(cause, OmegaConfBaseException):
+        return _explain_composition(str(error))
+    key, came = cause.full_key or "", str(cause.msg or cause).splitlines()[0]
+    kinds = known_keys()
+    if isinstance(cause, InterpolationResolutionError):
+        return f"`{key}`: {came}."
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key and key not in kinds:
+        return _no_such_knob(key)
+    if key in kinds:
+        return f"Expected `{key}` to be {_kind_in_words(kinds[key])}, but got {_what_came(came)}."
+    return f"`{key}`: {came}" if key else came
 
 
-def explain_composition(message: str) -> str:
+def _no_such_knob(wrong: str) -> str:
+    near = ", ".join(f"`{key}`" for key in nearest_first(wrong, known_keys())[:3])
+    return f"There is no knob `{wrong}`. The nearest are: {near}."
+
+
+def _kind_in_words(kind: Any) -> str:
+    """Say what a type of the schema means to people."""
+    if get_origin(kind) is UnionType:
+        inner, _ = get_args(kind)
+        return f"{_kind_in_words(inner)}, or null"
+    if get_origin(kind) is list:
+        return f"a list like [{'256,64' if get_args(kind) == (int,) else '0.5,0.5'}]"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+
+
+def _what_came(message: str) -> str:
+    """Return the value that OmegaConf refused, as far as its message tells."""
+    value = re.search(r"[Vv]alue '(.*?)'(?= of type| is not|$)", message)
+    if value:
+        return repr(value.group(1))
+    known = {
+        "not Optional": "null",
+        "is not a ListConfig": "a single value",
+        "Cannot convert 'list'": "a list",
+    }
+    return next((words for sign, words in known.items() if sign in message), f"another type ({message})")
+
+
+def _explain_composition(message: str) -> str:
     """Shorten what Hydra says when it cannot compose, and put the nearest choice first."""
-    option = re.search(r"Could not find '([^']+)'", message)
-    choices = re.search(r"Available options in '([^']+)':\n((?:\t.+\n?)+)", message)
-    if option and choices:
-        known = [line.strip() for line in choices.group(2).splitlines() if line.strip()]
-        group, name = choices.group(1), option.group(1).rsplit("/", 1)[-1]
-        ordered = nearest_first(name, known)
-        return f"Expected `{group}` to be one of: {', '.join(ordered)}; but got {name!r}. Did you mean {ordered[0]!r}?"
-    key = re.search(r"Could not override '([^']+)'", message)
-    if key:
-        near = ", ".join(f"`{known}`" for known in nearest_first(key.group(1), known_keys())[:3])
-        return f"There is no knob `{key.group(1)}`. The nearest are: {near}."
+    for pattern, said in _COMPOSITION_MISTAKES.items():
+        found = re.search(pattern, message)
+        if found:
+            return said(found)
     return message.split("\nFull traceback")[0].split("\nSet the environment variable")[0]
+
+
+def _say_no_such_option(found: re.Match[str]) -> str:
+    known = [line.strip() for line in found["known"].splitlines() if line.strip()]
+    return expected_one_of(found["group"], found["option"].rsplit("/", 1)[-1], known)
+
+
+#: What Hydra says, and how graft says it.
+_COMPOSITION_MISTAKES: dict[str, Callable[[re.Match[str]], str]] = {
+    r"Could not find '(?P<option>[^']+)'[\s\S]*"
+    r"Available options in '(?P<group>[^']+)':\n(?P<known>(?:\t.+\n?)+)": _say_no_such_option,
+    r"Could not override '(?P<key>[^']+)'": lambda found: _no_such_knob(found["key"]),
+    r"Ambiguous value for argument '(?P<key>[^=]+)=(?P<value>.+)'\n": lambda found: (
+        f"Expected one value for `{found['key']}` in a single run, but got {found['value']!r}. "
+        f"To sweep over them add -m; for a list write {found['key']}=[{found['value']}]."
+    ),
+    r"Multiple values for (?P<group>[^.\s]+)\.": lambda found: (
+        f"`{found['group']}` has a choice already. Change it without the plus: {found['group']}=<choice>."
+    ),
+    r"Error parsing override '(?P<text>.*)'\n(?P<why>.*)": lambda found: (
+        f"Expected an override like `optim.lr=1e-3`, but got {found['text']!r} ({found['why']})."
+    ),
+}

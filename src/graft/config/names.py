@@ -1,7 +1,7 @@
 """The closed lists of names that a configuration may use, free of heavy imports.
 
-Builders live in the rooms to the right; a test there asserts that each registry has exactly the names given here.
-The torchvision part is generated (`graft.config.torchvision_names`) and pinned by a test.
+Builders live in the rooms to the right; a test there asserts that each registry has exactly these names. The
+torchvision part is generated (`graft.config.torchvision_names`) and pinned by a test.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Every knob of graft: its type, default, unit, range and meaning, in one place.
 
-The YAML files under ``conf/`` hold choices; these dataclasses hold what a choice may be. Each field is made by
-`knob`, whose metadata serves validation (`config/validate.py`), the run key (`plan/spec.py`) and the generated
-reference of knobs.
+The YAML files under ``conf/`` hold choices; these dataclasses hold what a choice may be. Each field is made
+by `knob`, whose metadata serves validation (`config/validate.py`) and the run key (`plan/spec.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,9 @@ from typing import Any, TypeVar
 from omegaconf import MISSING
 
 T = TypeVar("T")
+
+#: What every random generator in use takes.
+LARGEST_SEED = 2**32 - 1
 
 
 def knob(
@@ -36,7 +38,14 @@ def knob(
         choices: The closed list of allowed names, empty for any.
         keyed: Whether the knob can change the result of a run, and so is part of its run key.
     """
-    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices, "keyed": keyed}
+    metadata = {
+        "meaning": meaning,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "keyed": keyed,
+    }
     if isinstance(default, list | dict):
         made: Any = field(default_factory=lambda: type(default)(default), metadata=metadata)
     else:
@@ -49,20 +58,41 @@ class DataConfig:
     """Which images, which labels, and how they are divided."""
 
     name: str = knob(MISSING, "data set, a name of the catalog")
-    root: str | None = knob(None, "folder that holds the images; its content is keyed, not its path", keyed=False)
-    image_size: int | None = knob(None, "side of the network's input; null = what the weights expect", unit="px", low=1, high=4096)
-    mean: list[float] | None = knob(None, "channel means in [0, 1]; null = what the weights expect")
-    std: list[float] | None = knob(None, "channel standard deviations in [0, 1]; null = what the weights expect")
-    batch_size: int = knob(32, "images per optimizer step, over all devices and accumulation", unit="images", low=1)
-    labels_per_class: int | None = knob(None, "k-shot: labelled training images per class; null = all", unit="images", low=1)
-    val_labels_per_class: int | None = knob(
-        None, "labelled validation images per class; null = in proportion to labels_per_class", unit="images", low=1
+    root: str | None = knob(
+        None, "folder that holds the images; its content is keyed, not its path", keyed=False
     )
-    test_size: float = knob(0.2, "test images carved out when there is no official test set: a fraction below 1, else a count", low=0)
-    val_size: float = knob(0.2, "validation images carved from training: a fraction below 1, else a count", low=0)
-    split_seed: int = knob(0, "fixes the test set and the training pool", low=0)
+    image_size: int | None = knob(
+        None, "side of the network's input; null = what the weights expect", unit="px", low=1, high=4096
+    )
+    mean: list[float] | None = knob(
+        None, "channel means in [0, 1]; null = what the weights expect", low=0, high=1
+    )
+    std: list[float] | None = knob(
+        None, "channel standard deviations in [0, 1]; null = what the weights expect", low=0, high=1
+    )
+    batch_size: int = knob(
+        32, "images per optimizer step, over all devices and accumulation", unit="images", low=1
+    )
+    labels_per_class: int | None = knob(
+        None, "k-shot: labelled training images per class; null = all", unit="images", low=1
+    )
+    val_labels_per_class: int | None = knob(
+        None,
+        "labelled validation images per class; null = in proportion to labels_per_class",
+        unit="images",
+        low=1,
+    )
+    test_size: float = knob(
+        0.2,
+        "test images carved out when there is no official test set: a fraction below 1, else a count",
+        low=0,
+    )
+    val_size: float = knob(
+        0.2, "validation images carved from training: a fraction below 1, else a count", low=0
+    )
+    split_seed: int = knob(0, "fixes the test set and the training pool", low=0, high=LARGEST_SEED)
     render_count: int = knob(20_000, "glyphs only: images to render", unit="images", low=62)
-    render_seed: int = knob(0, "glyphs only: seed of the rendering", low=0)
+    render_seed: int = knob(0, "glyphs only: seed of the rendering", low=0, high=LARGEST_SEED)
     workers: int = knob(0, "processes that read batches; 0 = the training process itself", low=0, keyed=False)
 
 
@@ -71,7 +101,9 @@ class BackboneConfig:
     """The network up to pooled features, and where its weights come from."""
 
     name: str = knob(MISSING, "architecture, a name of the registry (`graft models`)")
-    weights: str = knob("none", "none, default, a torchvision weights name, a bundle name, or a path to a weights file")
+    weights: str = knob(
+        "none", "none, default, a torchvision weights name, a bundle name, or a path to a weights file"
+    )
     allow_partial: bool = knob(False, "load weights that fit only partly; recorded")
     hidden_size: int = knob(128, "row_* backbones only: width of the hidden state", low=1)
     layers: int = knob(2, "row_* backbones only: stacked recurrent layers", low=1, high=16)
@@ -82,8 +114,12 @@ class HeadConfig:
     """What maps features to class scores."""
 
     name: str = knob("linear", "head, a name of the registry")
-    init: str = knob("new", "new = usual random start, zero = all zeros, from_weights = the weights' own", choices=("new", "zero", "from_weights"))
-    hidden: list[int] = knob([256], "mlp only: widths of the hidden layers")
+    init: str = knob(
+        "new",
+        "new = usual random start, zero = all zeros, from_weights = the weights' own",
+        choices=("new", "zero", "from_weights"),
+    )
+    hidden: list[int] = knob([256], "mlp only: widths of the hidden layers", low=1)
     dropout: float = knob(0.0, "mlp only: probability of dropping a hidden unit", low=0, high=0.99)
     activation: str = knob("relu", "mlp only: activation between layers", choices=("relu", "gelu", "tanh"))
 
@@ -97,7 +133,9 @@ class TransferConfig:
         "from_scratch, linear_probe, fine_tune or random_features",
         choices=("from_scratch", "linear_probe", "fine_tune", "random_features"),
     )
-    freeze_depth: int = knob(0, "leading stages that are frozen: 0 = all train ... 5 = only the head trains", low=0, high=5)
+    freeze_depth: int = knob(
+        0, "leading stages that are frozen: 0 = all train ... 5 = only the head trains", low=0, high=5
+    )
 
 
 @dataclass
@@ -105,8 +143,12 @@ class LossConfig:
     """What training minimises."""
 
     name: str = knob("cross_entropy", "loss, a name of the registry")
-    label_smoothing: float = knob(0.0, "cross_entropy only: probability mass spread over all classes", low=0, high=0.99)
-    class_weights: list[float] | None = knob(None, "weight of each class in the loss, in the order of class names; null = equal")
+    label_smoothing: float = knob(
+        0.0, "cross_entropy only: probability mass spread over all classes", low=0, high=0.99
+    )
+    class_weights: list[float] | None = knob(
+        None, "weight of each class in the loss, in the order of class names; null = equal", low=0
+    )
     focal_gamma: float = knob(2.0, "focal only: higher = harder images count more", low=0, high=10)
 
 
@@ -116,7 +158,9 @@ class OptimConfig:
 
     name: str = knob("adamw", "optimizer", choices=("adamw", "adam", "sgd"))
     lr: float = knob(1e-3, "peak learning rate of the head", low=0, high=100)
-    backbone_lr_multiplier: float = knob(1.0, "learning rate of the backbone, as a multiple of the head's", low=0, high=100)
+    backbone_lr_multiplier: float = knob(
+        1.0, "learning rate of the backbone, as a multiple of the head's", low=0, high=100
+    )
     weight_decay: float = knob(0.01, "decoupled for adamw, L2 in the gradient otherwise", low=0, high=10)
     decay_norms_and_biases: bool = knob(False, "whether weight decay also pulls on norms and biases")
     momentum: float = knob(0.9, "sgd only", low=0, high=0.9999)
@@ -124,11 +168,20 @@ class OptimConfig:
     l1: float = knob(0.0, "L1 penalty on all trained parameters, added to the loss", low=0)
     l2: float = knob(0.0, "lambda/2 of the squared norm of all trained parameters, added to the loss", low=0)
     schedule: str = knob(
-        "cosine", "how the rate moves over the run", choices=("constant", "cosine", "one_cycle", "step", "plateau")
+        "cosine",
+        "how the rate moves over the run",
+        choices=("constant", "cosine", "one_cycle", "step", "plateau"),
     )
-    warmup: float = knob(0.0, "fraction of all steps in which the rate climbs to its peak (one_cycle: 0 means 0.3)", low=0, high=0.9)
+    warmup: float = knob(
+        0.0,
+        "fraction of all steps in which the rate climbs to its peak (one_cycle: 0 means 0.3)",
+        low=0,
+        high=0.9,
+    )
     step_every: float = knob(0.33, "step only: fraction of all steps between drops", low=0.001, high=1)
-    decay_factor: float = knob(0.1, "step and plateau only: what the rate is multiplied with at a drop", low=0, high=1)
+    decay_factor: float = knob(
+        0.1, "step and plateau only: what the rate is multiplied with at a drop", low=0, high=1
+    )
     plateau_checks: int = knob(5, "plateau only: validations without improvement before a drop", low=1)
     gradient_clip: float | None = knob(None, "largest norm of the gradient; null = no clipping", low=0)
 
@@ -145,32 +198,51 @@ class TrainerConfig:
     """Training budget and hardware."""
 
     epochs: int = knob(10, "passes over the training images", low=1)
-    min_steps: int = knob(0, "floor of optimizer steps, so that few images still train long enough", unit="steps", low=0)
+    min_steps: int = knob(
+        0, "floor of optimizer steps, so that few images still train long enough", unit="steps", low=0
+    )
     max_validations: int = knob(20, "validations spread evenly over a run, at most one per pass", low=1)
-    patience: int | None = knob(None, "validations without improvement before stopping; null = never stop early", low=1)
-    limit_batches: int | None = knob(None, "smoke only: optimizer steps, and batches of each evaluation", low=1)
+    patience: int | None = knob(
+        None, "validations without improvement before stopping; null = never stop early", low=1
+    )
+    limit_batches: int | None = knob(
+        None, "smoke only: optimizer steps, and batches of each evaluation", low=1
+    )
     accumulate: int = knob(1, "micro-batches per optimizer step", low=1, keyed=False)
     precision: str = knob("32", "arithmetic", choices=("32", "bf16-mixed", "16-mixed", "auto"))
     accelerator: str = knob("auto", "kind of device", choices=("auto", "cpu", "gpu"), keyed=False)
     devices: int = knob(1, "processes per node, one device each", low=1, keyed=False)
     num_nodes: int = knob(1, "machines", low=1, keyed=False)
     strategy: str = knob("auto", "how devices work together", choices=("auto", "ddp"), keyed=False)
-    threads: int | None = knob(None, "CPU threads of torch in each process; null = an equal share of the cores", low=1, keyed=False)
+    threads: int | None = knob(
+        None, "CPU threads of torch in each process; null = an equal share of the cores", low=1, keyed=False
+    )
 
 
 @dataclass
 class TrackingConfig:
     """Where runs are recorded."""
 
-    experiment: str = knob("default", "name of the experiment; its report goes under paths.root/reports/<name>", keyed=False)
-    uri: str | None = knob(None, "MLflow tracking URI; null = MLFLOW_TRACKING_URI, else a SQLite file under paths.root", keyed=False)
+    experiment: str = knob(
+        "default", "name of the experiment; its report goes under paths.root/reports/<name>", keyed=False
+    )
+    uri: str | None = knob(
+        None,
+        "MLflow tracking URI; null = MLFLOW_TRACKING_URI, else a SQLite file under paths.root",
+        keyed=False,
+    )
 
 
 @dataclass
 class SweepConfig:
     """How many runs go together."""
 
-    twin: str = knob("auto", "auto = add the from-scratch twin of every transfer arm, off = do not", choices=("auto", "off"), keyed=False)
+    twin: str = knob(
+        "auto",
+        "auto = add the from-scratch twin of every transfer arm, off = do not",
+        choices=("auto", "off"),
+        keyed=False,
+    )
     workers: int | None = knob(None, "runs side by side; null = one per GPU, else one", low=1, keyed=False)
     dry_run: bool = knob(False, "print the plan and stop", keyed=False)
 
@@ -179,14 +251,21 @@ class SweepConfig:
 class CheckpointConfig:
     """Which runs keep their weights."""
 
-    keep: str = knob("chosen", "after `graft compare`: chosen = the chosen trials' only", choices=("chosen", "all", "none"), keyed=False)
+    keep: str = knob(
+        "chosen",
+        "after `graft compare`: chosen = the chosen trials' only",
+        choices=("chosen", "all", "none"),
+        keyed=False,
+    )
 
 
 @dataclass
 class BundleConfig:
     """What `graft pretrain` writes."""
 
-    name: str | None = knob(None, "name of the weights bundle under paths.root/weights; null = <data>-<backbone>", keyed=False)
+    name: str | None = knob(
+        None, "name of the weights bundle under paths.root/weights; null = <data>-<backbone>", keyed=False
+    )
 
 
 @dataclass
@@ -214,4 +293,9 @@ class Config:
     bundle: BundleConfig = field(default_factory=BundleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     metric: str = knob("accuracy", "validation metric that chooses the epoch and the trial")
-    seed: int = knob(0, "draws the labelled images, the initialisation and the order of batches", low=0)
+    seed: int = knob(
+        0,
+        "draws the labelled images, the initialisation and the order of batches",
+        low=0,
+        high=LARGEST_SEED,
+    )

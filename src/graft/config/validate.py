@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import Field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graft.config import names
 from graft.config.schema import Config
 from graft.errors import GraftError, expected_one_of
+
+#: The knob that is wrong by itself, and the complaint.
+_Single = tuple[str, str]
+
+
+class _Together(NamedTuple):
+    """Knobs that do not go together, and the complaint."""
+
+    keys: tuple[str, ...]
+    complaint: str
 
 
 def validate(config: Config) -> list[str]:
@@ -18,11 +28,9 @@ def validate(config: Config) -> list[str]:
     Args:
         config: A composed configuration whose types are right already.
     """
-    complaints = list(_check_fields(config, ""))
-    complaints += _check_names(config)
-    if not complaints:
-        complaints += _check_combinations(config)
-    return complaints
+    single = [*_check_fields(config, ""), *_check_names(config)]
+    wrong = {key for key, _ in single}
+    return [*(complaint for _, complaint in single), *_check_combinations(config, wrong)]
 
 
 def require_valid(config: Config) -> None:
@@ -39,40 +47,46 @@ def require_valid(config: Config) -> None:
         raise GraftError(f"The configuration has {len(complaints)} mistakes:\n{listed}")
 
 
-def _check_fields(section: Any, prefix: str) -> Iterator[str]:
+def _check_fields(section: Any, prefix: str) -> Iterator[_Single]:
     """Check every value against the range and the choices that the schema gives it."""
     for item in fields(section):
         key, value = f"{prefix}{item.name}", getattr(section, item.name)
         if is_dataclass(value):
             yield from _check_fields(value, f"{key}.")
         elif value == "":
-            yield f"Expected a value for `{key}` ({item.metadata['meaning']}), but got none. Give it as `{key}=...`."
+            meaning = item.metadata["meaning"]
+            yield key, f"Expected a value for `{key}` ({meaning}), but got none. Give it as `{key}=...`."
         elif isinstance(value, list):
             for position, entry in enumerate(value):
-                yield from _check_value(f"{key}[{position}]", entry, item)
+                yield from ((key, complaint) for complaint in _check_value(f"{key}[{position}]", entry, item))
         elif value is not None:
-            yield from _check_value(key, value, item)
+            yield from ((key, complaint) for complaint in _check_value(key, value, item))
 
 
 def _check_value(key: str, value: Any, item: Field[Any]) -> Iterator[str]:
     low, high, choices = item.metadata["low"], item.metadata["high"], item.metadata["choices"]
-    if choices and value != "" and value not in choices:
+    if choices and value not in choices:
         yield expected_one_of(key, value, choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if not math.isfinite(value):
         yield f"Expected `{key}` to be a finite number, but got {value}."
     elif (low is not None and value < low) or (high is not None and value > high):
-        yield f"Expected `{key}` {_between(low, high)}, but got {value:g}."
+        yield f"Expected `{key}` {_between(low, high)}, but got {_number(value)}."
 
 
 def _between(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return f"between {low:g} and {high:g}"
-    return f"at least {low:g}" if low is not None else f"at most {high:g}"
+        return f"between {_number(low)} and {_number(high)}"
+    return f"at least {_number(low)}" if low is not None else f"at most {_number(high or 0)}"
 
 
-def _check_names(config: Config) -> list[str]:
+def _number(value: float) -> str:
+    """Write whole numbers with all their digits, which ``g`` would round away."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _check_names(config: Config) -> list[_Single]:
     """Check the names of builders against the closed registries."""
     registries: list[tuple[str, str, tuple[str, ...]]] = [
         ("data.name", config.data.name, names.DATA_SETS),
@@ -85,70 +99,123 @@ def _check_names(config: Config) -> list[str]:
     if backbone not in names.BACKBONES:  # asking installed packages costs time, so only when it can matter
         registries.append(("backbone.name", backbone, names.BACKBONES + names.entry_point_backbones()))
     return [
-        expected_one_of(key, value, known)
+        (key, expected_one_of(key, value, known))
         for key, value, known in registries
         if value != "" and value not in known
     ]
 
 
-def _check_combinations(config: Config) -> list[str]:
-    """Check what is allowed singly but impossible together."""
-    return [complaint for check in _COMBINATIONS for complaint in check(config)]
+def _check_combinations(config: Config, wrong: Set[str]) -> Iterator[str]:
+    """Check what is allowed singly but impossible together, where each of it is right singly."""
+    for check in _COMBINATIONS:
+        for keys, complaint in check(config):
+            if wrong.isdisjoint(keys):
+                yield complaint
 
 
-def _check_method(config: Config) -> Iterator[str]:
+def _check_method(config: Config) -> Iterator[_Together]:
     method, depth, weights = config.transfer.method, config.transfer.freeze_depth, config.backbone.weights
+    both = ("transfer.method", "transfer.freeze_depth")
     if method == "from_scratch" and depth > 0:
-        yield (
-            f"Expected `transfer.freeze_depth=0` with `transfer=from_scratch`, but got {depth}: frozen random stages are "
-            "not training from scratch. For that control ask for `transfer=random_features` by name."
+        yield _Together(
+            both,
+            f"Expected `transfer.freeze_depth=0` with `transfer=from_scratch`, but got {depth}: frozen "
+            "random stages are not training from scratch; that control is `transfer=random_features`.",
         )
     if method == "random_features" and depth == 0:
-        yield "Expected `transfer.freeze_depth` between 1 and 5 with `transfer=random_features`, but got 0."
+        yield _Together(
+            both,
+            f"Expected `transfer.freeze_depth` between 1 and {names.STAGES} with `transfer=random_features`, "
+            "but got 0: that is `transfer=from_scratch`.",
+        )
     if method == "linear_probe" and depth != names.STAGES:
-        yield (
-            f"Expected `transfer.freeze_depth=5` with `transfer=linear_probe`, but got {depth}. "
-            "For another depth ask for `transfer=fine_tune`."
+        yield _Together(
+            both,
+            f"Expected `transfer.freeze_depth={names.STAGES}` with `transfer=linear_probe`, but got {depth}. "
+            "For another depth ask for `transfer=fine_tune`.",
         )
     if method in names.PRETRAINED and weights == "none":
-        yield (
-            f"Expected pretrained weights with `transfer={method}`, but got `backbone.weights=none`. Give the name of a "
-            "bundle made by `graft pretrain`, a path, or `default`; or ask for `transfer=from_scratch`."
+        yield _Together(
+            ("transfer.method", "backbone.weights"),
+            f"Expected pretrained weights with `transfer={method}`, but got `backbone.weights=none`. "
+            "Give the name of a bundle made by `graft pretrain`, a path, or `default`; or ask for "
+            "`transfer=from_scratch`.",
+        )
+    if method not in names.PRETRAINED and config.head.init == "from_weights":
+        yield _Together(
+            ("transfer.method", "head.init"),
+            f"Expected `head.init` new or zero with `transfer={method}`, which loads no weights, "
+            "but got from_weights.",
         )
 
 
-def _check_data(config: Config) -> Iterator[str]:
+def _check_data(config: Config) -> Iterator[_Together]:
     data = config.data
     if data.name == "folder" and data.root is None:
-        yield "Expected `data.root=<folder>` with `data=folder`, but got none."
+        yield _Together(
+            ("data.name", "data.root"), "Expected `data.root=<folder>` with `data=folder`, but got none."
+        )
     if data.val_labels_per_class is not None and data.labels_per_class is None:
-        yield "Expected `data.labels_per_class` beside `data.val_labels_per_class`, but got none."
+        yield _Together(
+            ("data.val_labels_per_class", "data.labels_per_class"),
+            "Expected `data.labels_per_class` beside `data.val_labels_per_class`, but got none.",
+        )
     for key, size in (("data.test_size", data.test_size), ("data.val_size", data.val_size)):
-        if size >= 1 and size != int(size):
-            yield f"Expected `{key}` to be a fraction below 1 or a whole number of images, but got {size:g}."
+        if math.isfinite(size) and size >= 1 and size != int(size):
+            yield _Together(
+                (key,),
+                f"Expected `{key}` to be a fraction below 1 or a whole number of images, but got {size:g}.",
+            )
     if data.val_size == 0:
-        yield "Expected `data.val_size` above 0, but got 0: validation chooses the epoch and the trial."
+        yield _Together(
+            ("data.val_size",),
+            "Expected `data.val_size` above 0, but got 0: validation chooses the epoch and the trial.",
+        )
     if data.std is not None and any(std == 0 for std in data.std):
-        yield f"Expected `data.std` above 0 in every channel, but got {data.std}."
+        yield _Together(("data.std",), f"Expected `data.std` above 0 in every channel, but got {data.std}.")
 
 
-def _check_optim(config: Config) -> Iterator[str]:
+def _check_optim(config: Config) -> Iterator[_Together]:
     optim = config.optim
     if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
-        yield "Expected `optim.name=sgd` and `optim.momentum` above 0 with `optim.nesterov=true`."
+        yield _Together(
+            ("optim.name", "optim.momentum"),
+            "Expected `optim.name=sgd` and `optim.momentum` above 0 with `optim.nesterov=true`, "
+            f"but got {optim.name} and {optim.momentum:g}.",
+        )
     if optim.gradient_clip == 0:
-        yield "Expected `optim.gradient_clip` above 0, or null for no clipping, but got 0."
-
-
-def _check_trainer(config: Config) -> Iterator[str]:
-    trainer = config.trainer
-    if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
-        yield "Expected `trainer.precision` 32 or bf16-mixed on a CPU, but got 16-mixed: it would silently become bf16."
-    if trainer.accumulate > config.data.batch_size:
-        yield (
-            f"Expected `trainer.accumulate` of at most `data.batch_size` ({config.data.batch_size}), "
-            f"but got {trainer.accumulate}."
+        yield _Together(
+            ("optim.gradient_clip",),
+            "Expected `optim.gradient_clip` above 0, or null for no clipping, but got 0.",
         )
 
 
-_COMBINATIONS = (_check_method, _check_data, _check_optim, _check_trainer)
+def _check_trainer(config: Config) -> Iterator[_Together]:
+    trainer = config.trainer
+    if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
+        yield _Together(
+            ("trainer.precision", "trainer.accelerator"),
+            "Expected `trainer.precision` 32 or bf16-mixed on a CPU, but got 16-mixed: it would silently "
+            "become bf16.",
+        )
+    if trainer.accumulate > config.data.batch_size:
+        yield _Together(
+            ("trainer.accumulate", "data.batch_size"),
+            f"Expected `trainer.accumulate` of at most `data.batch_size` ({config.data.batch_size}), "
+            f"but got {trainer.accumulate}.",
+        )
+
+
+def _check_places(config: Config) -> Iterator[_Together]:
+    for key, name in (
+        ("tracking.experiment", config.tracking.experiment),
+        ("bundle.name", config.bundle.name or "unnamed"),
+    ):
+        if "/" in name or "\\" in name or name.startswith("."):
+            yield _Together(
+                (key,),
+                f"Expected `{key}` to be a plain name, because a file or folder gets it, but got {name!r}.",
+            )
+
+
+_COMBINATIONS = (_check_method, _check_data, _check_optim, _check_trainer, _check_places)

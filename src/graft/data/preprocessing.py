@@ -59,6 +59,14 @@ class Preprocessing:
         _check_statistics("mean", self.mean, self.channels)
         _check_statistics("std", self.std, self.channels)
 
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        crop = f"{self.size} px" if self.resize is None else f"{self.resize} px, centre {self.size} px"
+        kind = "gray" if self.channels == 1 else "RGB"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{kind}, {crop}, {self.interpolation}, mean ({mean}), std ({std})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` takes them back."""
         return {

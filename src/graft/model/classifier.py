@@ -57,6 +57,18 @@ class Classifier(nn.Module):
         }
 
 
+def describe_model(classifier: Classifier) -> dict[str, str]:
+    """Return what is frozen and what trains, for the record and for people."""
+    depth = classifier.frozen_depth
+    total = sum(parameter.numel() for parameter in classifier.parameters())
+    frozen = ", ".join(f"stage{number}" for number in range(1, depth + 1))
+    return {
+        "frozen_stages": frozen or "none",
+        "trained_parameters": str(classifier.trained_parameters),
+        "parameters": str(total),
+    }
+
+
 def count_outputs(config: Config, num_classes: int) -> int:
     """Return how many scores the head gives: one logit for binary cross-entropy, else one per class.
 

@@ -58,15 +58,20 @@ class Arm(_CanonicalText):
     @property
     def label(self) -> str:
         """Short name for tables and figures."""
+        frozen = f", frozen to {self.freeze_depth}" if self.freeze_depth else ""
         method = {
             "from_scratch": "from scratch",
             "linear_probe": "linear probe",
-            "fine_tune": "fine-tune" if self.freeze_depth == 0 else f"fine-tune, frozen to {self.freeze_depth}",
-            "random_features": f"random features, frozen to {self.freeze_depth}",
+            "fine_tune": f"fine-tune{frozen}",
+            "random_features": f"random features{frozen}",
         }[self.method]
         parts = [method, self.backbone]
         parts += [self.weights.partition("@")[0]] if self.weights != "none" else []
-        parts += [value for value, usual in ((self.head, "linear"), (self.loss, "cross_entropy"), (self.augment, "none")) if value != usual]
+        parts += [
+            value
+            for value, usual in ((self.head, "linear"), (self.loss, "cross_entropy"), (self.augment, "none"))
+            if value != usual
+        ]
         return " · ".join(parts)
 
     @property
@@ -79,30 +84,35 @@ class Arm(_CanonicalText):
 def normalise(config: Config, *, grid: bool = False) -> Config:
     """Return the one spelling of a configuration that means the same.
 
-    ``fine_tune`` at depth 5 with a linear head *is* ``linear_probe``. In a grid the depth axis applies to pretrained
-    arms only, so from scratch loses its depth there and the linear probe gets its own.
+    ``fine_tune`` at depth 5 with a linear head *is* ``linear_probe``. In a grid the depth axis applies to
+    pretrained arms only, so from scratch loses its depth there, and a head that starts from the weights; the
+    linear probe gets its own depth, and random features that freeze nothing are from scratch.
 
     Args:
         config: A valid configuration, or one cell of a grid.
         grid: Whether the configuration is a cell of a grid.
     """
-    transfer = config.transfer
-    if grid and transfer.method == "from_scratch":
-        transfer = replace(transfer, freeze_depth=0)
-    if grid and transfer.method == "linear_probe":
-        transfer = replace(transfer, freeze_depth=STAGES)
+    transfer, head = config.transfer, config.head
+    if not 0 <= transfer.freeze_depth <= STAGES:  # kept, for validation to name it
+        return config
     if grid and transfer.method == "random_features" and transfer.freeze_depth == 0:
         transfer = replace(transfer, method="from_scratch")
+    if grid and transfer.method == "from_scratch":
+        transfer = replace(transfer, freeze_depth=0)
+        head = replace(head, init="new") if head.init == "from_weights" else head
+    if grid and transfer.method == "linear_probe":
+        transfer = replace(transfer, freeze_depth=STAGES)
     if transfer.method == "fine_tune" and transfer.freeze_depth == STAGES and config.head.name == "linear":
         transfer = replace(transfer, method="linear_probe")
-    return replace(config, transfer=transfer)
+    return replace(config, transfer=transfer, head=head)
 
 
 def make_twin(config: Config) -> Config | None:
     """Return the from-scratch twin of a run, or None for a run that has no use of one.
 
-    Data, splits, budgets, architecture, preprocessing and training budget stay; what means something only with weights
-    becomes neutral. ``backbone.weights`` stays too: it names the preprocessing, and is out of the twin's key.
+    Data, splits, budgets, architecture, preprocessing and training budget stay; what means something only
+    with weights becomes neutral. ``backbone.weights`` stays too: it names the preprocessing, and is out of
+    the key.
     """
     if config.transfer.method in ("from_scratch", "random_features"):
         return None
@@ -140,7 +150,9 @@ def describe_arm(config: Config, weights_name: str, input_name: str) -> Arm:
 
 def describe_trial(config: Config) -> str:
     """Return the canonical text of all ``optim`` values in effect and the batch size."""
-    return _words(effective_optim(config.optim, config.transfer.freeze_depth) | {"batch_size": config.data.batch_size})
+    return _words(
+        effective_optim(config.optim, config.transfer.freeze_depth) | {"batch_size": config.data.batch_size}
+    )
 
 
 def effective_backbone(config: Config) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from graft.plan.arms import (
     normalise,
 )
 
-#: Raised by hand when a change of code changes results: finished runs of the version before are then not reused.
+#: Raised by hand when a change of code changes results: finished runs of the version before are not reused.
 RESULT_VERSION = 1
 
 #: Knobs whose meaning reaches the key through facts or through the effective knobs of their section.
@@ -83,13 +83,19 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
         grid: Whether the configuration is a cell of a grid, see `normalise`.
     """
     config = normalise(config, grid=grid)
-    facts = facts if config.transfer.method in PRETRAINED else replace(facts, weights_sha256=None, weights_name="none")
+    facts = (
+        facts
+        if config.transfer.method in PRETRAINED
+        else replace(facts, weights_sha256=None, weights_name="none")
+    )
     weights_name = f"{facts.weights_name}@{facts.weights_sha256[:8]}" if facts.weights_sha256 else "none"
     return RunSpec(
         config=config,
         facts=facts,
         key=_hash(_keyed(config, facts)),
-        arm=describe_arm(config, weights_name, f"{facts.preprocessing['size']}px@{_hash(facts.preprocessing)[:4]}"),
+        arm=describe_arm(
+            config, weights_name, f"{facts.preprocessing['size']}px@{_hash(facts.preprocessing)[:4]}"
+        ),
         trial=describe_trial(config),
         condition=_hash(_condition(config, facts)),
         labels=describe_labels(config),
@@ -120,9 +126,11 @@ def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
 
 
 def _fact_values(config: Config, facts: Facts, knobs: dict[str, Any]) -> dict[str, Any]:
-    if "test" in facts.official_splits:
+    """Return what the facts say, and drop from ``knobs`` what they leave without effect."""
+    if "test" in facts.official_splits:  # nothing is carved out
         knobs.pop("data.test_size", None)
-    if "val" in facts.official_splits and config.data.labels_per_class is None:
+        knobs.pop("data.split_seed", None)
+    if "val" in facts.official_splits or config.data.val_labels_per_class is not None:
         knobs.pop("data.val_size", None)
     return {
         "data": facts.data_digest,
@@ -134,12 +142,14 @@ def _fact_values(config: Config, facts: Facts, knobs: dict[str, Any]) -> dict[st
 
 
 def _condition(config: Config, facts: Facts) -> dict[str, Any]:
-    """Return what all runs share that stand in one comparison: data, splits, training budget, selection metric.
+    """Return what all runs of one comparison share: data, splits, training budget, selection metric.
 
-    Seed and label budget are axes of a comparison; backbone, weights and their preprocessing belong to the arm.
+    Seed and label budget are axes of a comparison; backbone, weights and preprocessing belong to the arm.
     """
     knobs = _keyed_knobs(config, "")
-    kept = {key: value for key, value in knobs.items() if key.startswith(("data.", "trainer.")) or key == "metric"}
+    kept = {
+        key: value for key, value in knobs.items() if key.startswith(("data.", "trainer.")) or key == "metric"
+    }
     kept.pop("data.labels_per_class")
     values = _fact_values(config, facts, kept)
     return kept | {key: values[key] for key in ("data", "precision")}

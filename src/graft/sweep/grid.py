@@ -1,7 +1,8 @@
 """From Hydra's override grammar to typed configurations, one per cell of the grid.
 
-Hydra composes about 25 configurations a second. A grid repeats a few choices of groups under many values, so each choice
-of groups is composed once by Hydra, and values are put into the typed result: thousands a second, and the same outcome.
+Hydra composes about 25 configurations a second. A grid repeats a few choices of groups under many values, so
+each choice of groups is composed once by Hydra, and values are put into the typed result: thousands a second,
+and the same outcome.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from graft.config.load import explain, to_config
 from graft.config.schema import Config
 from graft.errors import GraftError
 
-_REFERENCE = re.compile(r"\$\{([^}:]+)\}")
+#: An interpolation, up to what it names: a whole key, or something only Hydra can resolve.
+_REFERENCE = re.compile(r"\$\{\s*([^}:]*)")
+_WHOLE_KEY = re.compile(r"\w+(\.\w+)*")
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,21 @@ class _Base:
 
     def with_values(self, choices: Sequence[_Choice], texts: tuple[str, ...]) -> Config:
         """Return the configuration with ``choices`` in it."""
-        if any(choice.key in self._referred for choice in choices):  # another value follows from it: ask Hydra
+        if any(
+            choice.key in self._referred for choice in choices
+        ):  # another value follows from it: ask Hydra
             return to_config(self._loader.load_sweep_config(self._master, list(texts)))
         config = self._config
         for choice in choices:
             config = _put(config, choice.key.split("."), self._typed(choice))
         return config
+
+    def _is_referred(self, key: str) -> bool:
+        """Whether another value may follow from the one at ``key``."""
+        return any(
+            not _WHOLE_KEY.fullmatch(name) or f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")
+            for name in self._referred
+        )
 
     def _typed(self, choice: _Choice) -> Any:
         """Return the value as the schema's type."""
@@ -113,10 +125,14 @@ def _axes(arguments: Sequence[str], loader: ConfigLoader) -> list[list[_Choice]]
         key = override.get_key_element()
         if override.is_sweep_override():
             if not override.is_discrete_sweep():
-                raise GraftError(f"Expected choices, a range or a glob for `{key}`, but got {override.input_line!r}.")
+                raise GraftError(
+                    f"Expected choices, a range or a glob for `{key}`, but got {override.input_line!r}."
+                )
             texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not texts:
-                raise GraftError(f"Expected at least one value for `{key}`, but {override.input_line!r} gives none.")
+                raise GraftError(
+                    f"Expected at least one value for `{key}`, but {override.input_line!r} gives none."
+                )
             axes[key] = [_choice(single) for single in parser.parse_overrides(texts)]
         else:
             axes[key] = [_choice(override)]
@@ -132,12 +148,17 @@ def _choice(override: Override) -> _Choice:
 def _is_plain_value(choice: _Choice, groups: set[str]) -> bool:
     """Whether the override sets one value of graft's own, and chooses no group."""
     inside_hydra = choice.key == "hydra" or choice.key.startswith(("hydra.", "hydra/"))
-    return choice.plain and choice.key not in groups and not inside_hydra and not isinstance(choice.value, dict)
+    return (
+        choice.plain and choice.key not in groups and not inside_hydra and not isinstance(choice.value, dict)
+    )
 
 
 def _references(tree: Any) -> Iterator[str]:
     if isinstance(tree, Mapping):
         for value in tree.values():
+            yield from _references(value)
+    elif isinstance(tree, list):
+        for value in tree:
             yield from _references(value)
     elif isinstance(tree, str):
         yield from _REFERENCE.findall(tree)

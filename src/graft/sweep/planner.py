@@ -1,4 +1,4 @@
-"""From the cells of a grid to the runs that are really needed: twins added, equals merged, finished ones known."""
+"""From the cells of a grid to the runs that are needed: twins added, equals merged, finished ones known."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def make_plan(
         if twin is not None:
             spec = specify(twin, gather_facts(twin), grid=several)
             specs.setdefault(spec.key, spec)
-    ordered = sorted(specs.values(), key=lambda spec: spec.seed)  # whole replicates first: an early look is a fair one
+    ordered = sorted(
+        specs.values(), key=lambda spec: spec.seed
+    )  # whole replicates first: an early look is a fair one
     done = frozenset(key for key in specs if key in finished)
     return Plan(tuple(ordered), done, merged, len(specs) - asked)
 

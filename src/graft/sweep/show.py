@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from graft.plan.spec import RunSpec
+from graft.progress import make_bar
 from graft.sweep.planner import Plan
 from graft.sweep.worker import Outcome
 
@@ -52,17 +52,7 @@ class SweepProgress:
         self._ended = 0
         self._failed = 0
         self._started = self._said = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = make_bar(console)
         self._task = self._bar.add_task("starting workers", total=total)
 
     def __enter__(self) -> Self:

@@ -21,6 +21,7 @@ from graft.config.load import to_config
 from graft.config.schema import Config
 from graft.errors import GraftError, RunFailedError
 from graft.plan.spec import RunSpec
+from graft.progress import show_progress
 from graft.sweep.grid import compose_cells
 from graft.sweep.planner import Plan, make_plan
 from graft.sweep.pool import Pool, share_of_threads
@@ -105,7 +106,7 @@ class GraftSweeper(Sweeper):
             GraftError: When the grid is impossible.
             RunFailedError: When a run did not finish.
         """
-        from graft.run import gather_facts
+        from graft.run import decode_images, gather_facts
         from graft.track.reader import finished_runs
         from graft.track.store import open_store
         from graft.track.writer import start_sweep
@@ -117,10 +118,14 @@ class GraftSweeper(Sweeper):
         cells = compose_cells(self.context.config_loader, self.config, overrides)
         config = cells[0].config if cells else to_config(self.config)
         store = open_store(config.tracking.uri, Path(config.paths.root))
-        plan = make_plan(cells, gather_facts, finished_runs(store))
+        with show_progress(console, "reading images") as progress:
+            plan = make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
         show_plan(console, plan)
         if config.sweep.dry_run:
             return None
+        with show_progress(console, "decoding images") as progress:
+            for spec in _one_of_each_input(plan.missing):
+                decode_images(spec, progress)
         command = _command()
         parent = start_sweep(store, config.tracking.experiment, plan.specs, command)
         outcomes = self._launch(plan, config, parent.run_id, console)
@@ -139,6 +144,11 @@ class GraftSweeper(Sweeper):
         if isinstance(self.launcher, GraftLauncher):
             return self.launcher.execute(missing, config, parent_id, console)
         raise GraftError("Expected `hydra/launcher=graft`, but got another one.")
+
+
+def _one_of_each_input(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """Return one run of each set of decoded images."""
+    return list({(spec.facts.data_digest, spec.arm.input): spec for spec in specs}.values())
 
 
 def register_plugins() -> None:

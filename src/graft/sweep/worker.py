@@ -40,6 +40,18 @@ class Outcome:
     reason: str = ""
     val: float | None = None
 
+    def require_finished(self) -> None:
+        """Raise what a single run owes its user when it did not finish.
+
+        Raises:
+            KeyboardInterrupt: When it was interrupted.
+            RunFailedError: When it failed.
+        """
+        if self.status == "killed":
+            raise KeyboardInterrupt
+        if self.status != "finished":
+            raise RunFailedError(f"The run {self.status}: {self.reason}")
+
 
 def describe_job(spec: RunSpec, parent_id: str | None) -> dict[str, Any]:
     """Return a run as plain values that travel between processes."""

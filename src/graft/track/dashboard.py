@@ -22,7 +22,9 @@ def serve(uri: str | None, root: Path, port: int) -> int:
     """
     store = open_store(uri, root)
     if store.uri.startswith(("http://", "https://")):
-        raise GraftError(f"The store {store.uri} is a server and has the dashboard itself: open it in a browser.")
+        raise GraftError(
+            f"The store {store.uri} is a server and has the dashboard itself: open it in a browser."
+        )
     print(f"The dashboard is at http://127.0.0.1:{port} in a few seconds. Ctrl-C ends it.", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]

@@ -55,9 +55,13 @@ def last_experiment(store: Store) -> str:
         GraftError: When no run was ever started.
     """
     names = {experiment.experiment_id: experiment.name for experiment in store.client.search_experiments()}
-    newest = store.client.search_runs(list(names), _RUN, order_by=["attributes.start_time DESC"], max_results=1)
+    newest = store.client.search_runs(
+        list(names), _RUN, order_by=["attributes.start_time DESC"], max_results=1
+    )
     if not newest:
-        raise GraftError(f"Expected at least one run in {store.uri}, but there is none. Start with: graft train")
+        raise GraftError(
+            f"Expected at least one run in {store.uri}, but there is none. Start with: graft train"
+        )
     return str(names[newest[0].info.experiment_id])
 
 
@@ -122,7 +126,7 @@ def _search(store: Store, experiments: list[str], wanted: str) -> Iterator[Run]:
 
 
 def _latest_of_each(records: list[RunRecord]) -> list[RunRecord]:
-    """Keep one run of each key: a finished one if there is any, else the newest. MLflow gives the newest first."""
+    """Keep one run of each key: a finished one if there is any, else the newest, which MLflow gives first."""
     best: dict[str, RunRecord] = {}
     for record in records:
         known = best.get(record.run_key)
@@ -132,7 +136,9 @@ def _latest_of_each(records: list[RunRecord]) -> list[RunRecord]:
 
 
 def _record(run: Run, experiment: str) -> RunRecord:
-    tags = {key.removeprefix("graft."): value for key, value in run.data.tags.items() if key.startswith("graft.")}
+    tags = {
+        key.removeprefix("graft."): value for key, value in run.data.tags.items() if key.startswith("graft.")
+    }
     status = {"FINISHED": "finished", "KILLED": "killed", "FAILED": tags.get("status", "failed")}
     return RunRecord(
         run_id=run.info.run_id,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Split, fitted: Fitted) -> None:
     """Record the final numbers of a run, and what is needed to check them.
 
-    Artifacts: ``config.yaml``; ``split.json`` (hash and indices); ``predictions.npz`` (index, label and class scores of
-    every test image); ``confusion.json`` (rows are true classes).
+    Artifacts: ``config.yaml``; ``split.json`` (hash and indices); ``predictions.npz`` (index, label and class
+    scores of every test image); ``confusion.json`` (rows are true classes).
     """
     numbers = {f"val/{name}": value for name, value in fitted.validation.items()}
     numbers |= {f"test/{name}": value for name, value in fitted.test_metrics.items()}
@@ -40,7 +40,8 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
         "images_seen": float(fitted.images_seen),
         "best_step": float(fitted.best_step),
     }
-    writer.record(numbers, fitted.best_step)
+    # MLflow shows the number with the highest step: the chosen validation must not hide behind the last one.
+    writer.record(numbers, fitted.steps)
     writer.tag({"graft.split": split.digest})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -57,7 +58,9 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
         writer.log_folder(folder)
 
 
-def keep_weights(root: Path, spec: RunSpec, class_names: tuple[str, ...], state: Mapping[str, Tensor]) -> None:
+def keep_weights(
+    root: Path, spec: RunSpec, class_names: tuple[str, ...], state: Mapping[str, Tensor]
+) -> None:
     """Write what a run trained under ``root/checkpoints/<run key>``; frozen weights are not held twice.
 
     Args:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import platform
+import sqlite3
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 #: Set before MLflow is imported: nothing is sent anywhere unless the user turned it on.
-_QUIET_MLFLOW = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+_QUIET_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+#: While a store is opened: by default MLflow tries eight times over minutes.
+_IMPATIENT_MLFLOW = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @dataclass(frozen=True)
@@ -54,21 +63,22 @@ class Store:
                     raise
         if found.lifecycle_stage == "deleted":
             raise GraftError(
-                f"The experiment {name!r} is in MLflow's trash. Restore it in the dashboard, or use another `tracking.experiment`."
+                f"The experiment {name!r} is in MLflow's trash. Restore it in the dashboard, "
+                "or use another `tracking.experiment`."
             )
         return str(found.experiment_id)
 
 
 def resolve_uri(uri: str | None, root: Path) -> str:
-    """Return the absolute tracking URI: the configured one, else MLFLOW_TRACKING_URI, else a file under ``root``."""
+    """Return the tracking URI: the configured one, else MLFLOW_TRACKING_URI, else a file under ``root``."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
 
 
 def open_store(uri: str | None, root: Path) -> Store:
     """Open the store of a configuration.
 
-    A fresh SQLite file is migrated by MLflow on first use, and concurrent migrations destroy each other; so the first
-    use happens under a file lock.
+    A fresh SQLite file is migrated by MLflow on first use, and concurrent migrations destroy each other; so
+    the first use happens under a file lock.
 
     Args:
         uri: ``tracking.uri``.
@@ -107,19 +117,43 @@ def _open(uri: str, root: Path) -> Store:
         os.environ.setdefault(name, value)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     local = uri.startswith("sqlite:")
     try:
-        with FileLock(root / "mlflow.db.lock"):
+        with FileLock(root / "mlflow.db.lock"), _impatient():
+            if local:
+                _probe_sqlite(uri)
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
+        came = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise GraftError(
-            f"Expected an MLflow tracking store at {uri!r}, but got: {str(error).splitlines()[0]}. "
+            f"Expected an MLflow tracking store at {uri!r}, but got: {came} "
             "Check `tracking.uri` and MLFLOW_TRACKING_URI; leave both out for a local file."
         ) from error
     return Store(uri, root / "artifacts" if local else None, client)
+
+
+def _probe_sqlite(uri: str) -> None:
+    """Open the file before MLflow does, which would try for minutes to read what is no database."""
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as probe:
+        probe.execute("PRAGMA schema_version").fetchone()
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Let a wrong URI fail within seconds; once a server answered, MLflow's own patience is right."""
+    added = [name for name in _IMPATIENT_MLFLOW if name not in os.environ]
+    os.environ.update({name: _IMPATIENT_MLFLOW[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @functools.lru_cache(maxsize=1)
@@ -135,7 +169,10 @@ def provenance() -> Mapping[str, str]:
         tags[f"graft.{package}"] = version(package)
     commit = _git("rev-parse", "HEAD")
     if commit:
-        tags |= {"mlflow.source.git.commit": commit, "graft.git_dirty": str(bool(_git("status", "--porcelain"))).lower()}
+        tags |= {
+            "mlflow.source.git.commit": commit,
+            "graft.git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        }
     return tags
 
 

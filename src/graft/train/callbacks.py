@@ -14,7 +14,6 @@ from graft.config.names import METRICS
 from graft.errors import DivergedError
 from graft.train.task import Recorder, TransferTask
 
-
 _SECONDS_BETWEEN_NEWS = 0.2
 
 
@@ -44,7 +43,10 @@ class BestWeights(pl.Callback):
         standing = (value if METRICS[self.metric].higher_is_better else -value, -pl_module.metrics["loss"])
         if self.best is None or standing > self.best:
             self.best, self.step, self.metrics = standing, trainer.global_step, dict(pl_module.metrics)
-            self._state = {name: tensor.detach().clone() for name, tensor in pl_module.classifier.trainable_state().items()}
+            self._state = {
+                name: tensor.detach().clone()
+                for name, tensor in pl_module.classifier.trainable_state().items()
+            }
             self._since_best = 0
             return
         self._since_best += 1
@@ -73,7 +75,12 @@ class RecordRounds(pl.Callback):
         self._shown = 0.0
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Say how far the run is, a few times a second."""
         if self.progress is not None and time.monotonic() - self._shown > _SECONDS_BETWEEN_NEWS:
@@ -83,8 +90,8 @@ class RecordRounds(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record training loss, validation metrics and rates."""
         assert isinstance(pl_module, TransferTask)
-        if not trainer.training:
-            return
+        if self.progress is not None:
+            self.progress(trainer.global_step)
         train_loss = pl_module.pop_train_loss()
         if self.recorder is not None:
             numbers = {"train/loss": train_loss}
@@ -92,6 +99,6 @@ class RecordRounds(pl.Callback):
             self.recorder.record(numbers | pl_module.rates(), trainer.global_step)
         if not (math.isfinite(train_loss) and math.isfinite(pl_module.metrics["loss"])):
             raise DivergedError(
-                f"The loss became {train_loss} by step {trainer.global_step}. Try a lower `optim.lr`, a warm-up "
-                "(`optim.warmup=0.1`) or `optim.gradient_clip=1`."
+                f"The loss became {train_loss} by step {trainer.global_step}. Try a lower `optim.lr`, "
+                "a warm-up (`optim.warmup=0.1`) or `optim.gradient_clip=1`."
             )

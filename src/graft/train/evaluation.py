@@ -68,7 +68,9 @@ def gather(parts: list[Evaluation], everyone: Callable[[Tensor], list[Tensor]]) 
 def measure(evaluation: Evaluation, loss: Loss) -> dict[str, float]:
     """Return every metric of a split by its name in ``config/names.py``."""
     classes = evaluation.scores.shape[1]
-    values = {name: metric(evaluation.predicted, evaluation.label, classes) for name, metric in METRICS.items()}
+    values = {
+        name: metric(evaluation.predicted, evaluation.label, classes) for name, metric in METRICS.items()
+    }
     return {name: float(value) for name, value in values.items()} | {
         "loss": float(loss(evaluation.outputs, evaluation.label).mean())
     }

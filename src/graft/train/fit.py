@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +22,6 @@ from graft.train.callbacks import BestWeights, RecordRounds
 from graft.train.evaluation import Evaluation
 from graft.train.losses import build_loss
 from graft.train.task import Recorder, TransferTask
-
 
 _ADVICE = (
     r".*isinstance\(treespec, LeafSpec\).*",
@@ -54,6 +55,7 @@ class Fitted:
         validation: Metrics of that validation.
         test: What the chosen weights said of each test image.
         test_metrics: Metrics of the test set, evaluated once.
+        steps: Optimizer steps done in all.
         train_seconds: Time of training and validation.
         images_seen: Training images seen, repeats counted.
     """
@@ -62,6 +64,7 @@ class Fitted:
     validation: dict[str, float]
     test: Evaluation
     test_metrics: dict[str, float]
+    steps: int
     train_seconds: float
     images_seen: int
 
@@ -106,15 +109,14 @@ def fit(
 
     Raises:
         DivergedError: When the loss became NaN or infinite.
+        KeyboardInterrupt: When the user interrupted it.
     """
     task = TransferTask(classifier, config.optim, build_loss(config.loss), budget.total_steps)
     best = BestWeights(config.metric, config.trainer.patience)
-    with _without_advice():
+    with _without_advice(), _interruptible():
         trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)])
         started = time.perf_counter()
         trainer.fit(task, datamodule=data)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         seconds = time.perf_counter() - started
         steps = trainer.global_step
         best.restore(task)
@@ -125,6 +127,7 @@ def fit(
         validation=best.metrics,
         test=task.evaluation,
         test_metrics=task.metrics,
+        steps=steps,
         train_seconds=seconds,
         images_seen=_count_images(data, steps),
     )
@@ -162,6 +165,22 @@ def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback])
         enable_progress_bar=False,
         callbacks=callbacks,
     )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Lightning's answer to Ctrl-C, an exit with Ctrl-C switched off, back into what it was."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    answer = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from exit_
+        raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, answer)
 
 
 @contextlib.contextmanager

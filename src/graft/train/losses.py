@@ -10,6 +10,9 @@ from torch import Tensor
 
 from graft.config.schema import LossConfig
 
+#: Below it the power of the focal loss has no slope: at 0 that of a gamma below 1 is infinite.
+_SMALLEST = 1e-12
+
 #: Maps class scores ``(N, outputs)`` and labels ``(N,)`` to losses ``(N,)``.
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -17,8 +20,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def build_loss(config: LossConfig) -> Loss:
     """Return the loss that ``config`` names.
 
-    Class weights multiply the loss of each image. They are not divided by their sum over the batch: that would make the
-    loss of an image depend on its batch-mates, and differ between one device and several.
+    Class weights multiply the loss of each image. They are not divided by their sum over the batch: that
+    would make the loss of an image depend on its batch-mates, and differ between one device and several.
     """
     loss = LOSSES[config.name](config)
     if config.class_weights is None:
@@ -75,7 +78,8 @@ def _focal(config: LossConfig) -> Loss:
 
     def loss(outputs: Tensor, labels: Tensor) -> Tensor:
         surprise = F.cross_entropy(outputs, labels, reduction="none")
-        return (1 - torch.exp(-surprise)) ** config.focal_gamma * surprise
+        missing = (-torch.expm1(-surprise)).clamp_min(_SMALLEST)
+        return missing**config.focal_gamma * surprise
 
     return loss
 

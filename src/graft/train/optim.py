@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from graft.config.schema import OptimConfig
 #: Fraction of the peak rate from which one_cycle starts, and to which it falls.
 _ONE_CYCLE_START = 1 / 25
 _ONE_CYCLE_END = 1e-4
+
+#: Part of the best loss by which a validation must be better to count.
+_PLATEAU_THRESHOLD = 1e-4
 
 #: What one_cycle takes for its climb when `optim.warmup` is 0.
 _ONE_CYCLE_CLIMB = 0.3
@@ -47,9 +51,9 @@ def build_optimizer(config: OptimConfig, groups: Mapping[str, Sequence[tuple[str
 
 
 def schedule_factor(config: OptimConfig, total_steps: int) -> Callable[[int], float]:
-    """Return the multiple of the peak rate as a function of the optimizer step, from 0 to ``total_steps`` - 1.
+    """Return the multiple of the peak rate as a function of the optimizer step, counted from 0.
 
-    ``plateau`` is constant here; what it does depends on validation and is done by the task.
+    ``plateau`` is constant here; its drops depend on validation, see `Plateau`.
     """
     shape = _SHAPES[config.schedule]
     climb = config.warmup or (_ONE_CYCLE_CLIMB if config.schedule == "one_cycle" else 0.0)
@@ -65,6 +69,36 @@ def schedule_factor(config: OptimConfig, total_steps: int) -> Callable[[int], fl
         return shape(config, (step - climb_steps) / max(1, total_steps - climb_steps))
 
     return factor
+
+
+@dataclass
+class Plateau:
+    """Lowers the rate where validation no longer improves.
+
+    Source: the rule of torch's ``ReduceLROnPlateau`` with its relative threshold.
+
+    Attributes:
+        factor: What the rate is multiplied with at a drop.
+        checks: Validations without improvement before a drop.
+        multiple: The product of all drops so far.
+    """
+
+    factor: float
+    checks: int
+    multiple: float = 1.0
+    _best: float = math.inf
+    _since_best: int = 0
+
+    def observe(self, loss: float) -> float:
+        """Take the loss of a validation, and return what the rate is to be multiplied with now."""
+        self._since_best = 0 if loss < self._best * (1 - _PLATEAU_THRESHOLD) else self._since_best + 1
+        if self._since_best == 0:
+            self._best = loss
+        if self._since_best < self.checks:
+            return 1.0
+        self._since_best = 0
+        self.multiple *= self.factor
+        return self.factor
 
 
 def _constant(config: OptimConfig, progress: float) -> float:
@@ -94,16 +128,23 @@ _SHAPES: dict[str, Callable[[OptimConfig, float], float]] = {
 }
 
 
+def _fuses(config: OptimConfig) -> bool:
+    """Say whether to take the fast form: in mixed precision Lightning clips no gradients for it."""
+    return config.gradient_clip is None
+
+
 def _adamw(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=_fuses(config))
 
 
 def _adam(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    return torch.optim.Adam(groups, lr=config.lr, fused=True)
+    return torch.optim.Adam(groups, lr=config.lr, fused=_fuses(config))
 
 
 def _sgd(config: OptimConfig, groups: list[dict[str, Any]]) -> Optimizer:
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=_fuses(config)
+    )
 
 
 OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, Any]]], Optimizer]] = {

@@ -9,14 +9,14 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR
 
 from graft.config.schema import OptimConfig
 from graft.model.classifier import Classifier
 from graft.model.freeze import parameter_groups
 from graft.train.evaluation import Evaluation, gather, measure
 from graft.train.losses import Loss
-from graft.train.optim import build_optimizer, schedule_factor
+from graft.train.optim import Plateau, build_optimizer, schedule_factor
 
 
 class Recorder(Protocol):
@@ -49,7 +49,9 @@ class TransferTask(pl.LightningModule):
         self._parts: list[Evaluation] = []
         self._loss_sum: Tensor | None = None
         self._micro_batches = 0
-        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau = (
+            Plateau(optim.decay_factor, optim.plateau_checks) if optim.schedule == "plateau" else None
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the head's outputs ``(N, outputs)`` for normalised images ``(N, C, H, W)``."""
@@ -59,7 +61,7 @@ class TransferTask(pl.LightningModule):
     def training_step(self, batch: Mapping[str, Any], _: int) -> Tensor:
         """Return the loss of one share of an effective batch; shares add up to the batch's mean."""
         losses = self.loss(self.classifier(batch["image"]), batch["label"])
-        total = (losses * batch["weight"]).sum()
+        total: Tensor = (losses * batch["weight"]).sum()
         detached = total.detach()
         self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
         self._micro_batches += 1
@@ -86,12 +88,8 @@ class TransferTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer over all named groups and the schedule, stepped at every optimizer step."""
         optimizer = build_optimizer(self.optim, self.groups)
-        if self.optim.schedule == "plateau":
-            self._plateau = ReduceLROnPlateau(
-                optimizer, factor=self.optim.decay_factor, patience=self.optim.plateau_checks - 1
-            )
-            return optimizer
-        schedule = LambdaLR(optimizer, schedule_factor(self.optim, self.total_steps))
+        factor, plateau = schedule_factor(self.optim, self.total_steps), self._plateau
+        schedule = LambdaLR(optimizer, lambda step: factor(step) * (plateau.multiple if plateau else 1.0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def rates(self) -> dict[str, float]:
@@ -100,10 +98,21 @@ class TransferTask(pl.LightningModule):
         return {f"lr/{group['name']}": float(group["lr"]) for group in groups}
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the scores of the evaluation before."""
+        """Forget the scores of the evaluation before, and let all processes measure the same network."""
         self._parts = []
+        if self.trainer.world_size > 1:
+            self._share_buffers()
 
     on_test_epoch_start = on_validation_epoch_start
+
+    def _share_buffers(self) -> None:
+        """Give every process the buffers of the first one.
+
+        DDP does so before a training step only: after the last one each process has BatchNorm statistics of
+        its own, and would measure, and remember, another network than the one that is kept.
+        """
+        for buffer in self.classifier.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Mapping[str, Any], _: int) -> None:
         """Keep the scores of a batch; images that only fill up a batch are left out."""
@@ -114,15 +123,23 @@ class TransferTask(pl.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
+        """Measure the validation images; a plateau schedule listens."""
+        self._measure()
+        if self._plateau is not None:
+            drop = self._plateau.observe(self.metrics["loss"])
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] *= drop
+
+    def on_test_epoch_end(self) -> None:
+        """Measure the test images."""
+        self._measure()
+
+    def _measure(self) -> None:
         """Gather the scores of all processes and measure them."""
         gathered = gather(self._parts, self._everyone)
         self._parts = []
         self.evaluation = Evaluation(gathered.index.cpu(), gathered.label.cpu(), gathered.outputs.cpu())
         self.metrics = measure(self.evaluation, self.loss)
-        if self._plateau is not None and self.trainer.training:
-            self._plateau.step(self.metrics["loss"])
-
-    on_test_epoch_end = on_validation_epoch_end
 
     def _everyone(self, tensor: Tensor) -> list[Tensor]:
         """Return this tensor from every process; lengths may differ along the first axis."""
