@@ -46,6 +46,8 @@ def expected_one_of(key: str, name: object, choices: Iterable[str], limit: int =
         return f"Expected `{key}` to be one of a list that is empty here; but got {str(name)!r}."
     listed = ", ".join(ordered[:limit])
     more = f" (and {len(ordered) - limit} more)" if len(ordered) > limit else ""
-    close = difflib.get_close_matches(str(name).lower(), [choice.lower() for choice in ordered], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(
+        str(name).lower(), [choice.lower() for choice in ordered], n=1, cutoff=0.6
+    )
     hint = f" Did you mean {ordered[0]!r}?" if close else ""
     return f"Expected `{key}` to be one of: {listed}{more}; but got {str(name)!r}.{hint}"

@@ -60,7 +60,9 @@ def make_bundle(config: Config, console: Console) -> None:
     state, head = _split_state(load_file(kept))
     write_bundle(folder, state, head, sidecar)
     RunWriter(store, run_id).log_folder(folder, "bundle")
-    shown = ", ".join(f"{key} {value:.3f}" for key, value in sidecar.metrics.items() if key.endswith("/accuracy"))
+    shown = ", ".join(
+        f"{key} {value:.3f}" for key, value in sidecar.metrics.items() if key.endswith("/accuracy")
+    )
     console.print(f"The bundle {name!r} is written ({shown}): {folder}\nUse it: backbone.weights={name}")
 
 

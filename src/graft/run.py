@@ -140,7 +140,9 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
         fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=steps_done)
         if recorder is not None:
             record_result(recorder, config, images, split, fitted)
-            recorder.record(count_labels(split) | measure_baselines(pixels, images.labels, split), fitted.best_step)
+            recorder.record(
+                count_labels(split) | measure_baselines(pixels, images.labels, split), fitted.best_step
+            )
             recorder.record({"run_seconds": time.perf_counter() - started}, fitted.best_step)
             if config.checkpoint.keep != "none":
                 keep_weights(root, spec, images.class_names, classifier.trainable_state())
@@ -149,17 +151,21 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
 
 def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:
     """Say when the source domain may hold the very classes that are to be learned."""
-    shared = [name for name in images.class_names if source and source.classes and name in source.classes]
-    if not shared:
+    known = set(source.classes or ()) if source else set()
+    shared = [name for name in images.class_names if name in known]
+    if source is None or not shared:
         return {}
     listed = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
     counted = f"{len(shared)} of the {len(images.class_names)} target classes"
-    return {"source_contains_target": f"the source domain of {source.name} has {counted} under the same name: {listed}"}  # type: ignore[union-attr]
+    said = f"the source domain of {source.name} has {counted} under the same name: {listed}"
+    return {"source_contains_target": said}
 
 
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
     """Open the images of a run; a sweep asks for the same ones again and again."""
-    same = tuple((name, getattr(config.data, name)) for name in ("name", "root", "render_count", "render_seed"))
+    same = tuple(
+        (name, getattr(config.data, name)) for name in ("name", "root", "render_count", "render_seed")
+    )
     cache = Path(config.paths.root).resolve() / "cache"
     if (same, cache) not in _OPENED:
         from graft.data.catalog import open_images

@@ -27,8 +27,8 @@ def train(config: Config) -> None:
     Raises:
         RunFailedError: When the run failed.
     """
-    from graft.run import decode_images, gather_facts
     from graft.plan.spec import specify
+    from graft.run import decode_images, gather_facts
     from graft.sweep.worker import describe_job, execute_job
     from graft.track.reader import finished_runs, read_run
     from graft.track.store import open_store
@@ -47,7 +47,9 @@ def train(config: Config) -> None:
     else:
         console.print("This run is finished already; nothing was computed again.")
     _show_run(console, config, read_run(store, run_id))
-    console.print(f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{_elsewhere(config.paths.root)}")
+    console.print(
+        f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{_elsewhere(config.paths.root)}"
+    )
 
 
 def _show_run(console: Console, config: Config, record: RunRecord) -> None:
@@ -56,8 +58,13 @@ def _show_run(console: Console, config: Config, record: RunRecord) -> None:
     console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {labels}, seed {record.seed}")
     notes = record.notes
     trained, total = int(notes["trained_parameters"]), int(notes["parameters"])
-    console.print(f"  frozen: {notes['frozen_stages']}; {trained:,} of {total:,} parameters trained", highlight=False)
-    console.print(f"  preprocessing: {Preprocessing.from_dict(json.loads(notes['preprocessing'])).summary}", highlight=False)
+    console.print(
+        f"  frozen: {notes['frozen_stages']}; {trained:,} of {total:,} parameters trained", highlight=False
+    )
+    console.print(
+        f"  preprocessing: {Preprocessing.from_dict(json.loads(notes['preprocessing'])).summary}",
+        highlight=False,
+    )
     for note in filter(None, notes.get("notes", "").splitlines()):
         console.print(f"  {escape(note)}", highlight=False)
     for name in (f"val/{config.metric}", f"test/{config.metric}", "train_seconds"):
@@ -80,11 +87,13 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
     from graft.compare.report import compare_records, render_table, write_report
     from graft.config.load import read_question
     from graft.track.reader import last_experiment, read_experiment
-    from graft.track.results import drop_weights
+    from graft.track.results import drop_weights, mark_chosen
     from graft.track.store import open_store
 
     if not root.exists() and uri is None:
-        raise GraftError(f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train")
+        raise GraftError(
+            f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train"
+        )
     store = open_store(uri, root)
     name = experiment or last_experiment(store)
     records = read_experiment(store, name)
@@ -96,16 +105,21 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
     _say(console, comparison)
     written = write_report(comparison, root / "reports" / name)
     draw_confusions(store, comparison, root / "reports" / name / "figures")
-    dropped = drop_weights(root, {
-        record.run_key
-        for record in records
-        if record.run_id not in comparison.chosen and record.notes.get("keep") == "chosen"
-    })  # fmt: skip
+    mark_chosen(store, comparison.chosen)
+    dropped = drop_weights(root, {record.run_key for record in records if _is_droppable(record, comparison)})
     if dropped:
-        console.print(f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all).")
+        console.print(
+            f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all)."
+        )
     console.print(f"The report: {written[0]}")
     console.print(f"The dashboard: graft ui{_elsewhere(str(root))}")
     return 0
+
+
+def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
+    """Whether nobody needs the weights of a run: not this comparison, no other one, and not its user."""
+    chosen = record.run_id in comparison.chosen or "chosen" in record.notes
+    return not chosen and record.notes.get("keep") == "chosen" and record.status == "finished"
 
 
 def _say(console: Console, comparison: Comparison) -> None:
@@ -137,4 +151,6 @@ def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
         counts = np.sum([first, *(read_confusion(store, run_id)[1] for run_id in run_ids[1:])], axis=0)
         words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
         title = f"{label}, {labels} labels per class"
-        (folder / f"confusion-{words}.png").write_bytes(render_figure(draw_confusion(counts.tolist(), names, title), "png"))
+        (folder / f"confusion-{words}.png").write_bytes(
+            render_figure(draw_confusion(counts.tolist(), names, title), "png")
+        )

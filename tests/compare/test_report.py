@@ -236,7 +236,7 @@ def test_terminal_tables(comparison) -> None:
     assert "20 labels per class" in printed
     assert "linear probe" in printed
     assert "helps" in printed
-    assert "lr=0.001" in printed
+    assert "points to twin" in printed
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)

@@ -23,6 +23,7 @@ from graft.config.load import (
     to_plain,
     write_config,
 )
+from graft.config.validate import validate
 from graft.errors import GraftError
 from graft.sweep.sweeper import register_plugins
 
@@ -37,10 +38,14 @@ def compose_words():
 
 def say(compose_words, *words):
     """Return what a person reads who typed ``words``."""
-    with pytest.raises((GraftError, HydraException, OmegaConfBaseException)) as raised:
+    try:
         check_choices(words)
         to_config(compose_words(*words))
-    return str(raised.value) if isinstance(raised.value, GraftError) else explain(raised.value)
+    except GraftError as error:
+        return str(error)
+    except (HydraException, OmegaConfBaseException) as error:
+        return explain(error)
+    return pytest.fail("nothing was refused")
 
 
 @pytest.mark.parametrize(
@@ -51,12 +56,12 @@ def say(compose_words, *words):
         (["optim.lr=null"], "Expected `optim.lr` to be a number, but got null."),
         (["optim.lr=true"], "Expected `optim.lr` to be a number, but got 'True'."),
         (["seed=1.5"], "Expected `seed` to be a whole number, but got '1.5'."),
-        (["data.labels_per_class=many"], "Expected `data.labels_per_class` to be a whole number, or null, but got 'many'."),
+        (["data.image_size=big"], "Expected `data.image_size` to be a whole number, or null, but got 'big'."),
         (["optim.nesterov=maybe"], "Expected `optim.nesterov` to be true or false, but got 'maybe'."),
         (["head.hidden=3"], "Expected `head.hidden` to be a list like [256,64], but got a single value."),
         (["data.root=[a,b]"], "Expected `data.root` to be text, or null, but got a list."),
-        (["optim.lrr=1"], "There is no knob `optim.lrr`. The nearest are: `optim.lr`, `optim.l1`, `optim.l2`."),
-        (["optm.lr=1"], "There is no knob `optm.lr`. The nearest are: `optim.lr`,"),
+        (["optim.lrr=1"], "There is no knob `optim.lrr`. The nearest are: `optim.lr`, `optim.l1`,"),
+        (["optm.lr=1"], "There is no knob `optm`. The nearest are: `optim`,"),
         (["sed=1"], "There is no knob `sed`. The nearest are: `seed`,"),
         (["+new.key=1"], "There is no knob `new`"),
         (["+optim.momentun=0.5"], "There is no knob `optim.momentun`. The nearest are: `optim.momentum`,"),
@@ -66,9 +71,9 @@ def say(compose_words, *words):
         (["experiment=digits_transfr"], "Did you mean 'digits_transfer'?"),
         (["optim=3"], "Expected `optim` to be one of: adam, adamw, sgd; but got '3'."),
         (["optim=true"], "Expected `optim` to be one of:"),
-        (["transfer=fine_tune", "transfer=linear_probe"], "Expected one choice for `transfer`, but got two: 'fine_tune' and"),
-        (["transfer=fine_tune", "transfer=linear_probe"], "-m transfer=fine_tune,linear_probe"),
-        (["+transfer=linear_probe"], "`transfer` has a choice already. Change it without the plus: transfer=<choice>."),
+        (["data=digits", "data=glyphs"], "Expected one choice for `data`, but got two: 'digits' and 'glyphs'."),
+        (["data=digits", "data=glyphs"], "To sweep over both: -m data=digits,glyphs"),
+        (["+transfer=linear_probe"], "Change it without the plus: transfer=<choice>."),
         (["seed=0,1"], "Expected one value for `seed` in a single run, but got '0,1'. To sweep over them add -m"),
         (["seed"], "Expected an override like `optim.lr=1e-3`, but got 'seed'"),
         (["optim.lr=${optim.weight_decai}"], "`optim.lr`: Interpolation key 'optim.weight_decai' not found."),
@@ -97,16 +102,9 @@ def test_numbers_are_read_as_people_write_them(written, read, compose_words, tmp
 
 def test_words_that_yaml_takes_for_truth_stay_wrong_names(compose_words):
     """``on`` and ``off`` become true and false in YAML; a name is never guessed from them."""
-    assert "Expected `sweep.twin` to be one of" in say_invalid(
-        to_config(OmegaConf.create({"sweep": {"twin": True}}))
-    )
+    (complaint,) = [text for text in validate(to_config({"sweep": {"twin": True}})) if "twin" in text]
+    assert "Expected `sweep.twin` to be one of: auto, off; but got 'True'" in complaint
     assert to_config(compose_words("sweep.twin=off")).sweep.twin == "off"
-
-
-def say_invalid(config):
-    from graft.config.validate import validate
-
-    return "\n".join(validate(config))
 
 
 def test_every_group_and_every_option_composes(compose_words):

@@ -134,21 +134,20 @@ def render_table(comparison: Comparison) -> list[Table]:
             table = Table(
                 title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
             )
-            table.add_column("arm")
+            in_points = METRICS[metric].unit == "fraction"
+            table.add_column("arm", min_width=14)
             table.add_column(f"test {metric.replace('_', ' ')}", justify="right", no_wrap=True)
-            table.add_column("difference to twin", justify="right", no_wrap=True)
-            table.add_column("verdict")
+            table.add_column("points to twin" if in_points else "to twin", justify="right", no_wrap=True)
+            table.add_column("verdict", min_width=11)
             table.add_column("training", justify="right", no_wrap=True)
-            table.add_column("chosen values")
             for row in budget.rows:
-                arm, test, gain, verdict, _, _, seconds, tuned = _write_row(row, metric)
+                arm, test, gain, verdict, _, _, seconds, _ = _write_row(row, metric)
                 table.add_row(
                     Text(arm, style="bold" if row.headline else ""),
                     Text(test),
-                    Text(gain),
+                    Text(gain.replace(" points", "") if in_points else gain),
                     Text(verdict, style=_VERDICT_STYLES.get(verdict, "")),
                     seconds,
-                    Text(tuned),
                 )
             tables.append(table)
     return tables

@@ -83,8 +83,9 @@ def _say_contrasts(
             parts.append(f"{subject} {verb} {join_few(names_said)}")
             subject = "it"
     if unclear:
-        whose = "its difference to" if parts else f"the difference between {subject} and"
-        parts.append(f"{whose} {join_few(unclear)} is not established")
+        noun, verb = ("difference", "is") if len(unclear) == 1 else ("differences", "are")
+        whose = f"its {noun} to" if parts else f"the {noun} of {subject} to"
+        parts.append(f"{whose} {join_few(unclear)} {verb} not established")
     return "; ".join(parts)
 
 

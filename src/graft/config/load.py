@@ -171,7 +171,9 @@ def explain(error: Exception) -> str:
 
 
 def _no_such_knob(wrong: str) -> str:
-    near = ", ".join(f"`{key}`" for key in nearest_first(wrong, known_keys())[:3])
+    known = set(known_keys())
+    sections = {key.partition(".")[0] for key in known if "." in key} if "." not in wrong else set()
+    near = ", ".join(f"`{key}`" for key in nearest_first(wrong, known | sections)[:3])
     return f"There is no knob `{wrong}`. The nearest are: {near}."
 
 

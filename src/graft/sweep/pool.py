@@ -90,7 +90,11 @@ class Pool:
         except (EOFError, ConnectionResetError):
             worker.process.join()
             code = worker.process.exitcode or 0
-            reason = f"its process was ended by signal {-code}" if code < 0 else f"its process exited with code {code}"
+            reason = (
+                f"its process was ended by signal {-code}"
+                if code < 0
+                else f"its process exited with code {code}"
+            )
             message = ("outcome", Outcome(worker.spec.key if worker.spec else "", "killed", reason))
         if message[0] == "progress":
             worker.fraction = message[1] / message[2]

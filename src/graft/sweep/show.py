@@ -59,7 +59,9 @@ class SweepProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def advance(self, under_way: float) -> None:
@@ -71,10 +73,14 @@ class SweepProgress:
         self._ended += 1
         if outcome.status != "finished":
             self._failed += 1
-            self._console.print(f"{outcome.status}: {spec.arm.label} · {spec.trial}: {outcome.reason}", style="red")
+            self._console.print(
+                f"{outcome.status}: {spec.arm.label} · {spec.trial}: {outcome.reason}", style="red"
+            )
         self._bar.update(self._task, completed=self._ended, description=self._words())
         now = time.monotonic()
-        if not self._console.is_terminal and (now - self._said > _SECONDS_BETWEEN_LINES or self._ended == self._total):
+        if not self._console.is_terminal and (
+            now - self._said > _SECONDS_BETWEEN_LINES or self._ended == self._total
+        ):
             self._said = now
             left = (now - self._started) / self._ended * (self._total - self._ended)
             self._console.print(f"{self._ended} of {self._total} runs, about {left:.0f} s left")
@@ -83,18 +89,25 @@ class SweepProgress:
         return f"runs ({self._failed} failed)" if self._failed else "runs"
 
 
-def show_failures(console: Console, specs: Sequence[RunSpec], outcomes: Sequence[Outcome], command: str) -> None:
+def show_failures(
+    console: Console, specs: Sequence[RunSpec], outcomes: Sequence[Outcome], command: str
+) -> None:
     """Print what did not finish, and the command that tries again."""
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status != "finished"}
     if not failed:
         return
-    table = Table(title=f"{len(failed)} runs did not finish", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{len(failed)} runs did not finish", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
     for name in ("status", "arm", "labels", "seed", "trial", "reason"):
         table.add_column(name)
     for spec in specs:
         outcome = failed.get(spec.key)
         if outcome is not None:
-            table.add_row(outcome.status, spec.arm.label, spec.labels, str(spec.seed), spec.trial, outcome.reason)
+            table.add_row(
+                outcome.status, spec.arm.label, spec.labels, str(spec.seed), spec.trial, outcome.reason
+            )
     console.print(table)
     counts = Counter(outcome.status for outcome in failed.values())
-    console.print(f"{', '.join(f'{count} {status}' for status, count in counts.items())}. To run just these again: {command}")
+    counted = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.print(f"{counted}. To run just these again: {command}")

@@ -61,9 +61,13 @@ class GraftLauncher(Launcher):
         Raises:
             GraftError: Always; the launcher works with graft's sweeper only.
         """
-        raise GraftError("Expected `hydra/sweeper=graft` with `hydra/launcher=graft`, but another sweeper asks for jobs.")
+        raise GraftError(
+            "Expected `hydra/sweeper=graft` with `hydra/launcher=graft`, but another sweeper asks for jobs."
+        )
 
-    def execute(self, specs: Sequence[RunSpec], config: Config, parent_id: str, console: Console) -> list[Outcome]:
+    def execute(
+        self, specs: Sequence[RunSpec], config: Config, parent_id: str, console: Console
+    ) -> list[Outcome]:
         """Execute runs and return how each ended."""
         workers = config.sweep.workers or 1
         with SweepProgress(console, len(specs)) as progress:

@@ -66,7 +66,7 @@ def read_job(job: Mapping[str, Any]) -> tuple[RunSpec, str | None]:
 
 
 def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | None = None) -> Outcome:
-    """Execute one run in this process, or in as many processes as it wants devices. A failure is an outcome."""
+    """Execute one run here, or in as many processes as it wants devices. A failure is an outcome."""
     spec, parent_id = read_job(job)
     trainer = spec.config.trainer
     if trainer.devices > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
@@ -137,7 +137,9 @@ def _execute_on_several(job: Mapping[str, Any], spec: RunSpec) -> Outcome:
         log = (logs / f"{spec.key}.rank{rank}.log").open("w") if rank else None
         command = [sys.executable, "-m", "graft.sweep.worker", str(job_file)]
         processes.append(
-            subprocess.Popen(command, env=os.environ | place, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            subprocess.Popen(
+                command, env=os.environ | place, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         )
     try:
         return _join(processes, job_file.with_suffix(".outcome"), spec.key)

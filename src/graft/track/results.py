@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import yaml
 from graft.config.load import to_plain
 from graft.config.schema import Config
 from graft.plan.spec import RunSpec
+from graft.track.store import Store
 from graft.track.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -99,6 +100,12 @@ def keep_weights(
 def checkpoint_folder(root: Path, key: str) -> Path:
     """Return where the weights of the run ``key`` are kept."""
     return root / "checkpoints" / key
+
+
+def mark_chosen(store: Store, run_ids: Iterable[str]) -> None:
+    """Tag the runs whose trial was chosen; what a comparison chose keeps its weights in later ones."""
+    for run_id in run_ids:
+        store.client.set_tag(run_id, "graft.chosen", "true")
 
 
 def drop_weights(root: Path, keys: set[str]) -> int:

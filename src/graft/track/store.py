@@ -121,10 +121,12 @@ def _open(uri: str, root: Path) -> Store:
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     local = uri.startswith("sqlite:")
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0]) if local else root / "mlflow.db"
     try:
-        with FileLock(root / "mlflow.db.lock"), _impatient():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"), _impatient():
             if local:
-                _probe_sqlite(uri)
+                _probe_sqlite(file)
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
@@ -136,11 +138,9 @@ def _open(uri: str, root: Path) -> Store:
     return Store(uri, root / "artifacts" if local else None, client)
 
 
-def _probe_sqlite(uri: str) -> None:
+def _probe_sqlite(file: Path) -> None:
     """Open the file before MLflow does, which would try for minutes to read what is no database."""
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(path)) as probe:
+    with contextlib.closing(sqlite3.connect(file)) as probe:
         probe.execute("PRAGMA schema_version").fetchone()
 
 

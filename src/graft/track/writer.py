@@ -172,11 +172,15 @@ def start_sweep(store: Store, experiment: str, specs: Sequence[RunSpec], command
     experiment_id = store.experiment_id(experiment)
     known = find_sweep(store, experiment_id, keys)
     if known is not None:
-        return RunWriter(store, known)
+        store.client.update_run(known, "RUNNING")
+        writer = RunWriter(store, known)
+        writer.tag({"graft.status": "running", "graft.reason": ""})
+        return writer
     tags = {
         "mlflow.runName": f"sweep of {len(keys)} runs",
         "graft.kind": "sweep",
         "graft.plan": plan_digest(keys),
+        "graft.status": "running",
         "graft.command": command,
         **provenance(),
     }

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from graft.config.load import to_config
+from graft.plan.spec import Facts, RunSpec, specify
+from graft.track.store import Store, open_store
+
+Plan = Callable[..., RunSpec]
+
+PREPROCESSING = {
+    "channels": 1, "size": 16, "resize": None, "interpolation": "bilinear", "antialias": True, "mean": [0.5], "std": [0.5],
+}  # fmt: skip
+
+
+def plan_run(experiment: str = "default", **knobs: Any) -> RunSpec:
+    """Return a planned run, without any data."""
+    tree: dict[str, Any] = {
+        "data": {"name": "digits"},
+        "backbone": {"name": "cnn2"},
+        "transfer": {"method": "from_scratch"},
+        "tracking": {"experiment": experiment},
+    }
+    facts = Facts(
+        data_digest="d" * 64,
+        official_splits=(),
+        weights_sha256=None,
+        weights_name="none",
+        preprocessing=PREPROCESSING,
+        precision="32",
+    )
+    return specify(to_config(tree | knobs), facts)
+
+
+@pytest.fixture(scope="session")
+def plan() -> Plan:
+    return plan_run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Open one fresh database for the tests of a module; each uses an experiment of its own."""
+    return open_store(None, tmp_path_factory.mktemp("store"))
