@@ -21,7 +21,14 @@ FLOW = (
     "sweep",
     "cli",
 )
-ON_TOP = {"pretrain": "run", "completion": "errors", "compose": "cli", "verbs": "cli", "__main__": "cli"}
+ON_TOP = {
+    "pretrain": "run",
+    "extract": "run",
+    "completion": "errors",
+    "compose": "cli",
+    "verbs": "cli",
+    "__main__": "cli",
+}
 
 #: The places where a big dependency may be imported.
 HOMES = {

@@ -128,6 +128,21 @@ def _compare(words: list[str]) -> int:
     return compare(names[0] if names else None, *places)
 
 
+def _models(words: list[str]) -> int:
+    from graft.config.models import show_models
+
+    return show_models(words)
+
+
+def _extract(words: list[str]) -> int:
+    from graft.compose import compose_and_call
+    from graft.extract import read_extraction
+    from graft.verbs import extract
+
+    asked, overrides = read_extraction(words)
+    return compose_and_call("extract", overrides, lambda config: extract(config, asked))
+
+
 def _ui(words: list[str]) -> int:
     from graft.track.dashboard import serve
 
@@ -203,6 +218,31 @@ VERBS = {
         ),
         _compare,
         _PLACES,
+    ),
+    "models": Verb(
+        "List the backbones, what they cost and which weights there are",
+        "[pattern] [--json]",
+        "A pattern is a part of a name, or has stars. Weights that are not cached are downloaded when they\n"
+        "are first used, unless GRAFT_OFFLINE=1.",
+        (
+            ("graft models", "all of them"),
+            ("graft models 'resnet*'", "names that match"),
+            ("graft models vit --json", "for programs"),
+        ),
+        _models,
+        ("--json",),
+    ),
+    "extract": Verb(
+        "Write the features of a data set after any stage of a backbone to Parquet or NPZ",
+        "[stage=5] [out=<file>.parquet|.npz] [key=value ...]",
+        "Groups: data backbone transfer trainer. Images are prepared as a run prepares them. A file that is\n"
+        "there already is replaced when the new one is whole. The default file is under paths.root/features.",
+        (
+            ("graft extract data=folder data.root=~/my_images backbone=resnet50", "pooled features"),
+            ("graft extract backbone.weights=glyphs-resnet18 stage=3 out=stage3.npz", "a stage further in"),
+            ("graft extract transfer=random_features seed=1", "a control: random weights"),
+        ),
+        _extract,
     ),
     "ui": Verb(
         "Open the MLflow dashboard on the same store",

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from graft.completion import wants_completion
 from graft.config.load import check_choices, conf_folder, explain, register_schema, to_config
 from graft.config.schema import Config
 from graft.config.validate import require_valid
@@ -41,7 +42,7 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     def task(composed: DictConfig) -> None:
         composed_here.append(composed)  # called below: Hydra would announce a mistake in a line of its own
 
-    arguments, sys.argv = sys.argv, [f"graft {primary}", *words]
+    arguments, sys.argv = sys.argv, [f"graft {primary}", *_flags_first(words)]
     try:
         task()
         for composed in composed_here:
@@ -60,3 +61,10 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     finally:
         sys.argv = arguments
     return 0
+
+
+def _flags_first(words: Sequence[str]) -> list[str]:
+    """Return ``words`` with Hydra's flags in front: it refuses one between overrides."""
+    if wants_completion(words):  # its flag takes a value that looks like an override
+        return list(words)
+    return sorted(words, key=lambda word: not word.startswith("-") and ("=" in word or word.startswith("~")))

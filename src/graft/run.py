@@ -13,9 +13,12 @@ from graft.config.schema import Config
 from graft.plan.spec import Facts, RunSpec
 
 if TYPE_CHECKING:
-    from graft.data.image_set import ImageSet
+    from graft.data.datamodule import ImageDataModule
+    from graft.data.image_set import ImageSet, UInt8Array
     from graft.data.preprocessing import Preprocessing
+    from graft.data.splits import Split
     from graft.model.weights import WeightsSource
+    from graft.train.fit import Budget
 
 #: Image sets kept open, the latest ones.
 _KEPT_OPEN = 4
@@ -35,16 +38,19 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     Raises:
         GraftError: When the images or the weights are not there, or not sound.
     """
+    from graft.train.statistics import count_statistics
+
     images = open_run_images(config, progress)
+    preprocessing = _find_preprocessing(config, images)
     weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
     return Facts(
         data_digest=images.digest,
         official_splits=images.official_names,
         weights_sha256=weights.sha256 if weights else None,
         weights_name=weights.name if weights else "none",
-        preprocessing=_find_preprocessing(config, images).to_dict(),
+        preprocessing=preprocessing.to_dict(),
         precision=config.trainer.precision,
-        processes=config.trainer.devices * config.trainer.num_nodes * config.trainer.accumulate,
+        processes=count_statistics(config, channels=preprocessing.channels, image_size=preprocessing.size),
     )
 
 
@@ -74,17 +80,16 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
         GraftError: When the run cannot be done as asked, or its loss diverged.
     """
     from graft.data.baselines import count_labels, measure_baselines
-    from graft.data.datamodule import ImageDataModule
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
-    from graft.data.schedule import count_steps_per_pass
     from graft.data.splits import make_split
     from graft.model.classifier import build_classifier, describe_model
     from graft.model.weights import load_weights
     from graft.track.results import keep_weights, record_result
     from graft.track.store import open_store
     from graft.track.writer import recording
-    from graft.train.fit import fit, plan_budget, seed_everything
+    from graft.train.fit import fit, seed_everything
+    from graft.train.statistics import explain_statistics
 
     started = time.perf_counter()
     config, root = spec.config, Path(spec.config.paths.root).resolve()
@@ -104,22 +109,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
         val_labels_per_class=config.data.val_labels_per_class,
         class_names=images.class_names,
     )
-    steps_per_pass = count_steps_per_pass(len(split.train), config.data.batch_size)
-    budget = plan_budget(config.trainer, steps_per_pass)
-    batches = ImageDataModule(
-        pixels=pixels,
-        labels=images.labels,
-        split=split,
-        preprocessing=preprocessing,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        augmentation=config.augment.name,
-        accumulate=config.trainer.accumulate,
-        workers=config.data.workers,
-        limit_batches=config.trainer.limit_batches,
-        steps_per_round=budget.steps_per_round,
-        total_steps=budget.total_steps,
-    )
+    batches, budget = _plan_batches(config, images, preprocessing, pixels, split)
 
     # model
     seed_everything(config.seed)
@@ -134,6 +124,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
 
     # train, track
     store = open_store(config.tracking.uri, root) if _records() else None
+    notes += _describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
     about = describe_model(classifier) | {"notes": "\n".join(notes)} | _describe_source(source, images)
     with recording(store, spec, parent_id, notes=about) as recorder:
         steps_done = (lambda step: progress(step, budget.total_steps)) if progress else None
@@ -147,6 +138,50 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
             if config.checkpoint.keep != "none":
                 keep_weights(root, spec, images.class_names, classifier.trainable_state())
     return fitted.validation[config.metric]
+
+
+def _plan_batches(
+    config: Config, images: ImageSet, preprocessing: Preprocessing, pixels: UInt8Array, split: Split
+) -> tuple[ImageDataModule, Budget]:
+    """Return the batches of a run, and how long it trains on them."""
+    from graft.data.datamodule import ImageDataModule
+    from graft.data.schedule import count_steps_per_pass
+    from graft.train.fit import plan_budget
+
+    budget = plan_budget(config.trainer, count_steps_per_pass(len(split.train), config.data.batch_size))
+    batches = ImageDataModule(
+        pixels=pixels,
+        labels=images.labels,
+        split=split,
+        preprocessing=preprocessing,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        augmentation=config.augment.name,
+        accumulate=config.trainer.accumulate,
+        workers=config.data.workers,
+        limit_batches=config.trainer.limit_batches,
+        steps_per_round=budget.steps_per_round,
+        total_steps=budget.total_steps,
+    )
+    return batches, budget
+
+
+def _describe_input(config: Config, images: ImageSet, preprocessing: Preprocessing) -> list[str]:
+    """Say what a user may not expect of how the network sees the images."""
+    lines = []
+    if images.channels < preprocessing.channels:
+        lines.append(
+            f"Gray images are repeated to the {preprocessing.channels} channels of {config.backbone.name}."
+        )
+    if images.channels > preprocessing.channels:
+        lines.append(f"Colour images become luma for the one channel of {config.backbone.name}.")
+    overridden = [
+        name for name in ("image_size", "resize", "mean", "std") if getattr(config.data, name) is not None
+    ]
+    if overridden and config.backbone.weights != "none":
+        listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in overridden)
+        lines.append(f"Preprocessing of the weights overridden by {listed}.")
+    return lines
 
 
 def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:
@@ -190,7 +225,7 @@ def _find_preprocessing(config: Config, images: ImageSet) -> Preprocessing:
     found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
     if found is None:
         found = default_preprocessing(config.backbone.name, images.channels, data.image_size)
-    return found.override(data.image_size, data.mean, data.std)
+    return found.override(data.image_size, data.mean, data.std, data.resize)
 
 
 def _records() -> bool:

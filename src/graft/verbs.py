@@ -17,6 +17,7 @@ from graft.progress import show_progress
 
 if TYPE_CHECKING:
     from graft.compare.comparison import Comparison
+    from graft.extract import Extraction
     from graft.track.record import RunRecord
     from graft.track.store import Store
 
@@ -80,6 +81,13 @@ def pretrain(config: Config) -> None:
     from graft.pretrain import make_bundle
 
     make_bundle(config, Console(soft_wrap=True))
+
+
+def extract(config: Config, asked: Extraction) -> None:
+    """Write the features of a data set after a stage of a backbone."""
+    from graft.extract import write_extraction
+
+    write_extraction(config, asked, Console(soft_wrap=True))
 
 
 def compare(experiment: str | None, root: Path, uri: str | None) -> int:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from graft.track.store import Store, open_store
 Plan = Callable[..., RunSpec]
 
 PREPROCESSING = {
-    "channels": 1, "size": 16, "resize": None, "interpolation": "bilinear", "antialias": True, "mean": [0.5], "std": [0.5],
+    "channels": 1, "size": 16, "resize": None, "interpolation": "bilinear", "antialias": True,
+    "mean": [0.5], "std": [0.5],
 }  # fmt: skip
 
 
@@ -40,7 +43,17 @@ def plan() -> Plan:
     return plan_run
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database without any run, to be copied: making one costs seconds."""
+    root = tmp_path_factory.mktemp("database")
+    open_store(None, root)
+    return root / "mlflow.db"
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Open one fresh database for the tests of a module; each uses an experiment of its own."""
-    return open_store(None, tmp_path_factory.mktemp("store"))
+def store(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Open one database for the tests of a module; each uses an experiment of its own."""
+    root = tmp_path_factory.mktemp("store")
+    shutil.copy(database, root)
+    return open_store(None, root)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import pytest
 from graft.errors import GraftError
 from graft.plan.spec import RunSpec
 from graft.track.reader import (
-    finished_runs, last_experiment, read_confusion, read_experiment, read_run,
+    finished_runs,
+    last_experiment,
+    read_confusion,
+    read_experiment,
+    read_run,
 )  # fmt: skip
 from graft.track.store import Store, open_store
 from graft.track.writer import recording, start_run, start_sweep
@@ -129,7 +134,8 @@ def test_confusion_counts_are_read_back(store: Store, plan: Plan) -> None:
     assert read_confusion(store, writer.run_id) == (["a", "b"], [[3, 1], [0, 4]])
 
 
-def test_the_last_experiment_is_the_one_of_the_newest_run(tmp_path: Path, plan: Plan) -> None:
+def test_the_last_experiment_is_the_one_of_the_newest_run(tmp_path: Path, database: Path, plan: Plan) -> None:
+    shutil.copy(database, tmp_path)
     fresh = open_store(None, tmp_path)
     with pytest.raises(GraftError, match=r"Expected at least one run in sqlite.*Start with: graft train"):
         last_experiment(fresh)

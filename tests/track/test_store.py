@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ def answer() -> Iterator[Callable[[int, str], str]]:
 
     def start(status: int, body: str) -> str:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name is the library's
+            def do_GET(self) -> None:
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(body.encode())
@@ -103,12 +104,15 @@ def test_which_uri_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert resolve_uri("http://server", Path("runs")) == "http://server"
 
 
-def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = tmp_path / "deep" / "there.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+def test_the_environment_names_the_store(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "deep" / "there.db"
+    there.parent.mkdir()
+    shutil.copy(database, there)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there}")
     store = open_store(None, tmp_path / "runs")
-    assert store.uri == f"sqlite:///{database}"
-    assert database.is_file()
+    assert store.uri == f"sqlite:///{there}"
     assert store.artifacts == tmp_path / "runs" / "artifacts"
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 

@@ -104,11 +104,16 @@ def test_a_status_tells_the_truth(
     store: Store, plan: Plan, error: BaseException, status: str, word: str
 ) -> None:
     held: list[RunWriter] = []
-    with pytest.raises(type(error)), recording(store, plan("statuses"), None, {}) as writer:
-        assert writer is not None
-        held.append(writer)
-        writer.record({"train/loss": 2.0}, 1)
-        raise error
+
+    def run_into_it() -> None:
+        with recording(store, plan("statuses"), None, {}) as writer:
+            assert writer is not None
+            held.append(writer)
+            writer.record({"train/loss": 2.0}, 1)
+            raise error
+
+    with pytest.raises(type(error)):
+        run_into_it()
     run = read(store, held[0])
     assert (run.info.status, run.data.tags["graft.status"]) == (status, word)
     assert run.data.tags["graft.reason"] == f"{type(error).__name__}: {error}"

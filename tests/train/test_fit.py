@@ -207,7 +207,8 @@ def test_frozen_stages_do_not_change_by_a_bit(
     config = configure(
         backbone__name=backbone, transfer__freeze_depth=depth, trainer__limit_batches=3,
         trainer__precision=precision, optim__name=optimizer, optim__lr=0.01, optim__momentum=0.9,
-        optim__weight_decay=0.1, optim__decay_norms_and_biases=True, optim__gradient_clip=1.0, trainer__accumulate=2,
+        optim__weight_decay=0.1, optim__decay_norms_and_biases=True, optim__gradient_clip=1.0,
+        trainer__accumulate=2,
     )  # fmt: skip
     classifier = classify(config, side, 3)
     before = snapshot(classifier)
@@ -250,6 +251,11 @@ def test_an_exit_stays_an_exit(configure: Configure, shoot: Shoot) -> None:
     with pytest.raises(SystemExit) as exit_:
         shoot(configure(), progress=leave)
     assert exit_.value.code == 3
+
+
+def test_threads_are_as_many_as_asked_for(configure: Configure, shoot: Shoot) -> None:
+    shoot(configure(trainer__threads=2))
+    assert torch.get_num_threads() == 2
 
 
 def test_progress_is_told_and_ends_complete(configure: Configure, shoot: Shoot) -> None:

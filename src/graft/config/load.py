@@ -164,13 +164,14 @@ def explain(error: Exception) -> str:
     if isinstance(cause, InterpolationResolutionError):
         return f"`{key}`: {came}."
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and key and key not in kinds:
-        return _no_such_knob(key)
+        return no_such_knob(key)
     if key in kinds:
         return f"Expected `{key}` to be {_kind_in_words(kinds[key])}, but got {_what_came(came)}."
     return f"`{key}`: {came}" if key else came
 
 
-def _no_such_knob(wrong: str) -> str:
+def no_such_knob(wrong: str) -> str:
+    """Say that there is no knob ``wrong``, and which are the nearest."""
     known = set(known_keys())
     sections = {key.partition(".")[0] for key in known if "." in key} if "." not in wrong else set()
     near = ", ".join(f"`{key}`" for key in nearest_first(wrong, known | sections)[:3])
@@ -218,7 +219,7 @@ def _say_no_such_option(found: re.Match[str]) -> str:
 _COMPOSITION_MISTAKES: dict[str, Callable[[re.Match[str]], str]] = {
     r"Could not find '(?P<option>[^']+)'[\s\S]*"
     r"Available options in '(?P<group>[^']+)':\n(?P<known>(?:\t.+\n?)+)": _say_no_such_option,
-    r"Could not override '(?P<key>[^']+)'": lambda found: _no_such_knob(found["key"]),
+    r"Could not override '(?P<key>[^']+)'": lambda found: no_such_knob(found["key"]),
     r"Ambiguous value for argument '(?P<key>[^=]+)=(?P<value>.+)'\n": lambda found: (
         f"Expected one value for `{found['key']}` in a single run, but got {found['value']!r}. "
         f"To sweep over them add -m; for a list write {found['key']}=[{found['value']}]."

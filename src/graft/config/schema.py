@@ -64,6 +64,14 @@ class DataConfig:
     image_size: int | None = knob(
         None, "side of the network's input; null = what the weights expect", unit="px", low=1, high=4096
     )
+    resize: int | None = knob(
+        None,
+        "what the shorter side becomes before the central crop; null = in the weights' proportion, "
+        "image_size = no crop",
+        unit="px",
+        low=1,
+        high=4096,
+    )
     mean: list[float] | None = knob(
         None, "channel means in [0, 1]; null = what the weights expect", low=0, high=1
     )

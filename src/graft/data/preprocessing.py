@@ -105,10 +105,12 @@ class Preprocessing:
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        resize: int | None = None,
     ) -> Preprocessing:
         """Return a copy with what the user chose; ``None`` keeps what the weights expect.
 
-        A new size keeps the share of the image that the crop leaves: 256 -> 224 becomes 73 -> 64.
+        A new size keeps the share of the image that the crop leaves: 256 -> 224 becomes 73 -> 64, unless ``resize``
+        says what the shorter side becomes; as large as the size, it leaves nothing to crop of a square image.
 
         Raises:
             GraftError: A size or a number of channels does not fit, or a value is out of range.
@@ -116,8 +118,10 @@ class Preprocessing:
         changed = self
         if image_size is not None:
             _check_side("image_size", image_size)
-            resize = None if self.resize is None else round(image_size * self.resize / self.size)
-            changed = replace(changed, size=image_size, resize=resize)
+            in_proportion = None if self.resize is None else round(image_size * self.resize / self.size)
+            changed = replace(changed, size=image_size, resize=in_proportion)
+        if resize is not None:
+            changed = replace(changed, resize=resize)
         if mean is not None:
             changed = replace(changed, mean=_read_statistics("mean", mean))
         if std is not None:

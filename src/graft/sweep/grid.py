@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from graft.config.load import explain, to_config
+from graft.config.load import explain, known_keys, no_such_knob, to_config
 from graft.config.schema import Config
 from graft.errors import GraftError
 
@@ -87,13 +87,11 @@ class _Base:
         raw.pop("hydra", None)
         self._referred = set(_references(raw))
         self._config = to_config(tree)
-        self._schema = OmegaConf.structured(Config)
+        self._schema, self._known = OmegaConf.structured(Config), known_keys()
 
     def with_values(self, choices: Sequence[_Choice], texts: tuple[str, ...]) -> Config:
         """Return the configuration with ``choices`` in it."""
-        if any(
-            choice.key in self._referred for choice in choices
-        ):  # another value follows from it: ask Hydra
+        if any(self._is_referred(choice.key) for choice in choices):  # another value follows: ask Hydra
             return to_config(self._loader.load_sweep_config(self._master, list(texts)))
         config = self._config
         for choice in choices:
@@ -109,6 +107,8 @@ class _Base:
 
     def _typed(self, choice: _Choice) -> Any:
         """Return the value as the schema's type."""
+        if choice.key not in self._known:
+            raise GraftError(no_such_knob(choice.key))
         try:
             OmegaConf.update(self._schema, choice.key, choice.value)
             value = OmegaConf.select(self._schema, choice.key)
@@ -148,9 +148,9 @@ def _choice(override: Override) -> _Choice:
 def _is_plain_value(choice: _Choice, groups: set[str]) -> bool:
     """Whether the override sets one value of graft's own, and chooses no group."""
     inside_hydra = choice.key == "hydra" or choice.key.startswith(("hydra.", "hydra/"))
-    return (
-        choice.plain and choice.key not in groups and not inside_hydra and not isinstance(choice.value, dict)
-    )
+    follows = _REFERENCE.search(choice.text) is not None
+    special = choice.key in groups or inside_hydra or follows or isinstance(choice.value, dict)
+    return choice.plain and not special
 
 
 def _references(tree: Any) -> Iterator[str]:
@@ -168,7 +168,4 @@ def _put(section: Any, path: Sequence[str], value: Any) -> Any:
     """Return ``section`` with ``value`` at ``path``; nothing is changed in place."""
     if len(path) == 1:
         return replace(section, **{path[0]: value})
-    inner = getattr(section, path[0], None)
-    if not is_dataclass(inner):
-        raise GraftError(f"`{'.'.join(path)}` names no knob.")
-    return replace(section, **{path[0]: _put(inner, path[1:], value)})
+    return replace(section, **{path[0]: _put(getattr(section, path[0]), path[1:], value)})

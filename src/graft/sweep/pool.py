@@ -11,14 +11,20 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from graft.errors import RunFailedError
 from graft.plan.spec import RunSpec
 from graft.sweep.worker import Outcome, describe_job, serve
+
+
+#: What a worker gets to close its run before it is killed.
+_SECONDS_TO_END = 10.0
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
     pipe: Connection
+    ready: bool = False
     spec: RunSpec | None = None
     fraction: float = 0.0
 
@@ -57,9 +63,16 @@ class Pool:
                     if worker.spec is None:
                         self._next(worker, waiting, parent_id)
         finally:
-            for worker in self._workers:
-                worker.process.terminate()
+            self._end_all()
         return outcomes
+
+    def _end_all(self) -> None:
+        """End what still works: first politely, so that runs are closed as killed."""
+        for worker in self._workers:
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(timeout=_SECONDS_TO_END)
+            worker.process.kill()
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -96,6 +109,9 @@ class Pool:
                 else f"its process exited with code {code}"
             )
             message = ("outcome", Outcome(worker.spec.key if worker.spec else "", "killed", reason))
+            if not worker.ready:
+                raise RunFailedError(f"A worker process could not start: {reason}. Try `graft train` without -m.")
+        worker.ready = True
         if message[0] == "progress":
             worker.fraction = message[1] / message[2]
             self.on_progress(sum(each.fraction for each in self._workers if each.spec is not None))

@@ -132,7 +132,11 @@ class GraftSweeper(Sweeper):
                 decode_images(spec, progress)
         command = _command()
         parent = start_sweep(store, config.tracking.experiment, plan.specs, command)
-        outcomes = self._launch(plan, config, parent.run_id, console)
+        try:
+            outcomes = self._launch(plan, config, parent.run_id, console)
+        except KeyboardInterrupt:
+            parent.end("killed", "interrupted")
+            raise
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
         parent.end("failed" if failed else "finished", f"{len(failed)} runs did not finish" if failed else "")
         show_failures(console, plan.specs, outcomes, command)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,10 @@ from typing import Any
 from graft.config.load import to_config, to_plain
 from graft.errors import DivergedError, GraftError, RunFailedError
 from graft.plan.spec import Facts, RunSpec, specify
+
+#: How often a run on several devices is looked at, and how long its processes may take to end.
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_TO_LEAVE = 15.0
 
 #: Lines of a failed run's log that are kept with its record.
 _LAST_LINES = 40
@@ -70,7 +75,7 @@ def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | N
     spec, parent_id = read_job(job)
     trainer = spec.config.trainer
     if trainer.devices > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
-        return _execute_on_several(job, spec)
+        return _execute_on_several(job, spec, progress)
     from graft.run import execute
 
     try:
@@ -78,7 +83,7 @@ def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | N
     except GraftError as error:
         status = "diverged" if isinstance(error, DivergedError) else "failed"
         return Outcome(spec.key, status, str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         return Outcome(spec.key, "killed", "interrupted")
     except Exception as error:
         traceback.print_exc()
@@ -95,6 +100,9 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
         logs: Folder for what runs print.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer; it then ends its workers
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that the run is closed as killed
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     logs.mkdir(parents=True, exist_ok=True)
     import torch
@@ -107,6 +115,8 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
             with _printing_to(logs / f"worker-{os.getpid()}.log"):
                 outcome = execute_job(job, lambda step, total: pipe.send(("progress", step, total)))
             pipe.send(("outcome", outcome))
+            if outcome.status == "killed":
+                return
 
 
 @contextlib.contextmanager
@@ -120,57 +130,96 @@ def _printing_to(log: Path) -> Iterator[None]:
         sys.stderr.flush()
 
 
-def _execute_on_several(job: Mapping[str, Any], spec: RunSpec) -> Outcome:
+def _execute_on_several(
+    job: Mapping[str, Any], spec: RunSpec, progress: Callable[[int, int], None] | None
+) -> Outcome:
     """Start one process per device; Lightning finds its place in each from the environment."""
-    root = Path(spec.config.paths.root).resolve()
-    logs = root / "logs"
+    logs = Path(spec.config.paths.root).resolve() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     job_file = logs / f"{spec.key}.job.json"
     job_file.write_text(json.dumps(job))
+    command = [sys.executable, "-m", "graft.sweep.worker", str(job_file)]
     devices = spec.config.trainer.devices
-    processes = []
-    for rank in range(devices):
-        place = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        log = (logs / f"{spec.key}.rank{rank}.log").open("w") if rank else None
-        command = [sys.executable, "-m", "graft.sweep.worker", str(job_file)]
-        processes.append(
-            subprocess.Popen(
-                command, env=os.environ | place, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+    threads = spec.config.trainer.threads or max(1, (os.cpu_count() or 1) // devices)
+    usual = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for rank in range(devices):
+            place = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            log = stack.enter_context((logs / f"{spec.key}.rank{rank}.log").open("w")) if rank else None
+            processes.append(
+                subprocess.Popen(command, env=usual | place, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             )
-        )
-    try:
-        return _join(processes, job_file.with_suffix(".outcome"), spec.key)
-    finally:
-        for process in processes:
-            process.kill()
-        for leftover in logs.glob(f"{spec.key}.*"):
-            leftover.unlink(missing_ok=True)
+        try:
+            return _join(processes, job_file, spec.key, progress)
+        finally:
+            _end(processes)
+            for leftover in logs.glob(f"{spec.key}.*"):
+                leftover.unlink(missing_ok=True)
 
 
-def _join(processes: list[subprocess.Popen[bytes]], result: Path, key: str) -> Outcome:
+def _join(
+    processes: list[subprocess.Popen[bytes]],
+    job_file: Path,
+    key: str,
+    progress: Callable[[int, int], None] | None,
+) -> Outcome:
     """Wait for all processes; when one of them fails, the others wait for it in vain and are ended."""
-    waiting = list(processes)
-    while waiting:
-        for process in list(waiting):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.1)
-                waiting.remove(process)
+    told = ""
+    while any(process.poll() is None for process in processes):
         if any(process.returncode not in (None, 0) for process in processes):
-            break
-    if result.exists():
-        return Outcome(**json.loads(result.read_text()))
-    codes = [process.poll() for process in processes]
+            _end(processes)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            processes[0].wait(timeout=_SECONDS_BETWEEN_LOOKS)
+        news = _read(job_file.with_suffix(".progress"))
+        if progress is not None and news != told:
+            told = news
+            done, total = news.split()
+            progress(int(done), int(total))
+    result = _read(job_file.with_suffix(".outcome"))
+    if result:
+        return Outcome(**json.loads(result))
+    codes = [process.returncode for process in processes]
     return Outcome(key, "failed", f"a process of the run ended without a result (exit codes {codes})")
 
 
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End processes: the first one has time to write down how its run ended."""
+    deadline = time.monotonic() + _SECONDS_TO_LEAVE
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Write so that a reader never sees a part."""
+    beside = path.with_suffix(".part")
+    beside.write_text(text)
+    beside.replace(path)
+
+
 def _main(job_file: Path) -> int:
-    """Be one process of a run on several devices."""
-    outcome = execute_job(json.loads(job_file.read_text()))
-    if int(os.environ["LOCAL_RANK"]) == 0:
-        job_file.with_suffix(".outcome").write_text(json.dumps(asdict(outcome)))
+    """Be one process of a run on several devices; the first one says how it went."""
+    first = int(os.environ["LOCAL_RANK"]) == 0
+
+    def progress(done: int, total: int) -> None:
+        _write(job_file.with_suffix(".progress"), f"{done} {total}")
+
+    outcome = execute_job(json.loads(job_file.read_text()), progress if first else None)
+    if first:
+        _write(job_file.with_suffix(".outcome"), json.dumps(asdict(outcome)))
     return 0 if outcome.status == "finished" else RunFailedError.exit_code
 
 

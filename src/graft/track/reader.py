@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
@@ -35,11 +36,14 @@ def find_sweep(store: Store, experiment_id: str, keys: Sequence[str]) -> str | N
 
 
 def finished_runs(store: Store) -> dict[str, str]:
-    """Return the id of a finished run by run key, over all experiments of the store."""
+    """Return the id of the newest finished run by run key, over all experiments of the store."""
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
     wanted = f"{_RUN} and attributes.status = 'FINISHED'"
     runs = _search(store, experiments, wanted)
-    return {run.data.tags["graft.run_key"]: run.info.run_id for run in runs}
+    found: dict[str, str] = {}
+    for run in runs:  # the newest first
+        found.setdefault(run.data.tags["graft.run_key"], run.info.run_id)
+    return found
 
 
 def read_run(store: Store, run_id: str) -> RunRecord:
@@ -94,7 +98,7 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
 
 def read_confusion(store: Store, run_id: str) -> tuple[list[str], list[list[int]]]:
     """Return the class names and the confusion counts of a run; rows are true classes."""
-    stored = json.loads(Path(store.client.download_artifacts(run_id, "confusion.json")).read_text())
+    stored = _read_json(store, run_id, "confusion.json")
     return stored["class_names"], stored["counts"]
 
 
@@ -111,8 +115,21 @@ def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]
 
 
 def _plan(store: Store, sweep: Run) -> list[str]:
-    text = Path(store.client.download_artifacts(sweep.info.run_id, "plan.json")).read_text()
-    return [str(key) for key in json.loads(text)["run_keys"]]
+    return [str(key) for key in _read_json(store, sweep.info.run_id, "plan.json")["run_keys"]]
+
+
+def _read_json(store: Store, run_id: str, path: str) -> Any:
+    """Return what an artifact holds."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return json.loads(Path(store.client.download_artifacts(run_id, path, folder)).read_text())
+        except (MlflowException, OSError) as error:
+            raise GraftError(
+                f"Expected the artifact {path!r} of the run {run_id!r} in {store.uri}, but it cannot be "
+                f"read: {str(error).splitlines()[0]}"
+            ) from error
 
 
 def _search(store: Store, experiments: list[str], wanted: str) -> Iterator[Run]:

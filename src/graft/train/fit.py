@@ -21,6 +21,7 @@ from graft.model.classifier import Classifier
 from graft.train.callbacks import BestWeights, RecordRounds
 from graft.train.evaluation import Evaluation
 from graft.train.losses import build_loss
+from graft.train.statistics import runs_on_gpu
 from graft.train.task import Recorder, TransferTask
 
 _ADVICE = (
@@ -111,6 +112,8 @@ def fit(
         DivergedError: When the loss became NaN or infinite.
         KeyboardInterrupt: When the user interrupted it.
     """
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
     task = TransferTask(classifier, config.optim, build_loss(config.loss), budget.total_steps)
     best = BestWeights(config.metric, config.trainer.patience)
     with _without_advice(), _interruptible():
@@ -141,7 +144,7 @@ def _count_images(data: ImageDataModule, steps: int) -> int:
 
 def _build_trainer(config: Config, budget: Budget, callbacks: list[pl.Callback]) -> pl.Trainer:
     trainer = config.trainer
-    on_gpu = trainer.accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = runs_on_gpu(trainer)
     several = trainer.devices * trainer.num_nodes > 1
     return pl.Trainer(
         accelerator=trainer.accelerator,
@@ -186,7 +189,8 @@ def _interruptible() -> Iterator[None]:
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
     """Silence Lightning's advice that does not apply: graft reads batches from memory and logs by itself."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for advice in _ADVICE:
             warnings.filterwarnings("ignore", message=advice)

@@ -7,13 +7,13 @@ import functools
 import torch
 from torch import nn
 
-from graft.config.schema import Config
+from graft.config.schema import Config, TrainerConfig
 from graft.model.backbone import build_backbone, build_network
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-def count_statistics(config: Config, *, channels: int, image_size: int, on_gpu: bool) -> int:
+def count_statistics(config: Config, *, channels: int, image_size: int) -> int:
     """Return into how many parts the effective batch falls for BatchNorm, 1 where none trains.
 
     A BatchNorm that trains takes the mean and variance of the images that go through it at once. Those are
@@ -24,16 +24,20 @@ def count_statistics(config: Config, *, channels: int, image_size: int, on_gpu: 
         config: A valid configuration.
         channels: Channels of the preprocessed images.
         image_size: Side of the preprocessed images, in px.
-        on_gpu: Whether the run is on GPUs.
     """
     trainer = config.trainer
-    processes = 1 if on_gpu else trainer.devices * trainer.num_nodes
+    processes = 1 if runs_on_gpu(trainer) else trainer.devices * trainer.num_nodes
     parts = processes * trainer.accumulate
     if parts == 1:
         return 1
     chosen = config.backbone
     stages = _stages_with_batch_norm(chosen.name, image_size, channels, chosen.hidden_size, chosen.layers)
     return parts if any(stages[config.transfer.freeze_depth :]) else 1
+
+
+def runs_on_gpu(trainer: TrainerConfig) -> bool:
+    """Say whether a run on this machine is one on GPUs."""
+    return trainer.accelerator != "cpu" and torch.cuda.is_available()
 
 
 def explain_statistics(parts: int) -> list[str]:

@@ -1,0 +1,211 @@
+"""One run from end to end, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from graft import __version__
+from graft.config.schema import Config
+from graft.errors import DivergedError, GraftError
+from graft.model.backbone import build_backbone, build_network
+from graft.model.bundle import Sidecar, bundle_folder
+from graft.model.weights import write_bundle
+from graft.plan.spec import RunSpec, specify
+from graft.run import execute, gather_facts
+from graft.sweep.worker import Outcome, describe_job, execute_job, read_job
+from graft.track.reader import finished_runs, read_run
+from graft.track.results import checkpoint_folder
+from graft.track.store import Store, open_store
+from graft.verbs import train
+
+Describe = Callable[..., Config]
+
+#: The preprocessing that the bundle below brings: not what any backbone would choose by itself.
+BROUGHT = {
+    "channels": 1, "size": 20, "resize": None, "interpolation": "nearest", "antialias": True,
+    "mean": [0.3], "std": [0.7],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a weights bundle `toy`, as `graft pretrain` would write it."""
+    root = tmp_path_factory.mktemp("root")
+    torch.manual_seed(7)
+    network = build_network("cnn2", num_classes=4, image_size=20, channels=1)
+    state = build_backbone(network, "cnn2", 20, 1).network_state_dict()
+    sidecar = Sidecar(
+        architecture="cnn2", options={}, classes=["a", "b", "c", "d"], channels=1, image_size=20,
+        preprocessing=BROUGHT, data="toy", data_digest="t" * 64, metrics={}, graft_version=__version__,
+        run_key="r" * 20,
+    )  # fmt: skip
+    write_bundle(bundle_folder(root, "toy"), state, {}, sidecar)
+    return root
+
+
+@pytest.fixture
+def describe(root: Path, build_config: Callable[..., Config]) -> Describe:
+    def describe(**changes: Any) -> Config:
+        usual = {
+            "paths.root": str(root), "backbone.name": "cnn2", "data.labels_per_class": 4,
+            "data.test_size": 200.0, "data.image_size": 12, "data.batch_size": 16, "optim.name": "sgd",
+            "optim.lr": 0.1, "trainer.epochs": 2, "trainer.accelerator": "cpu",
+        }  # fmt: skip
+        return build_config(usual | {key.replace("__", "."): value for key, value in changes.items()})
+
+    return describe
+
+
+def plan(config: Config) -> RunSpec:
+    return specify(config, gather_facts(config))
+
+
+def artifact(store: Store, run_id: str, name: str, folder: Path) -> Path:
+    return Path(store.client.download_artifacts(run_id, name, str(folder)))
+
+
+def test_a_run_from_end_to_end(describe: Describe, root: Path, tmp_path: Path) -> None:
+    spec = plan(describe())
+    told: list[tuple[int, int]] = []
+    val = execute(spec, progress=lambda done, total: told.append((done, total)))
+    store = open_store(None, root)
+    record = read_run(store, finished_runs(store)[spec.key])
+    assert record.status == "finished"
+    assert record.metrics["val/accuracy"] == val
+    expected = {
+        "train/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1", "val/loss", "test/accuracy",
+        "test/balanced_accuracy", "test/macro_f1", "test/loss", "train_seconds", "run_seconds", "images_seen",
+        "best_step", "labels_train", "labels_val", "images_test", "test/majority_accuracy",
+        "test/pixel_1nn_accuracy", "lr/head/decay",
+    }  # fmt: skip
+    assert expected <= set(record.metrics)
+    assert record.metrics["labels_train"] == 40
+    assert record.metrics["images_test"] == 200
+    assert told[-1] == (6, 6)
+    history = store.client.get_metric_history(record.run_id, "train/loss")
+    assert [point.step for point in history] == [3, 6]
+
+    with np.load(artifact(store, record.run_id, "predictions.npz", tmp_path)) as stored:
+        index, label, predicted = stored["index"], stored["label"], stored["scores"].argmax(axis=1)
+    split = json.loads(artifact(store, record.run_id, "split.json", tmp_path).read_text())
+    assert index.tolist() == split["test"]
+    assert not set(split["train"]) & set(split["val"])
+    assert not (set(split["train"]) | set(split["val"])) & set(split["test"])
+    assert record.metrics["test/accuracy"] == pytest.approx(accuracy_score(label, predicted))
+    counts = json.loads(artifact(store, record.run_id, "confusion.json", tmp_path).read_text())["counts"]
+    np.testing.assert_array_equal(counts, confusion_matrix(label, predicted, labels=range(10)))
+
+    kept = checkpoint_folder(root, spec.key)
+    assert {path.name for path in kept.iterdir()} == {"weights.safetensors", "run.json"}
+    stored_names = set(load_file(kept / "weights.safetensors"))
+    assert {name.partition(".")[0] for name in stored_names} == {"backbone", "head"}
+
+
+def test_a_finished_run_is_not_run_again(
+    describe: Describe, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    config = describe(seed=8)
+    train(config)
+    first = capsys.readouterr().out
+
+    def compute(*_: Any, **__: Any) -> float:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("graft.run.execute", compute)
+    train(config)
+    second = capsys.readouterr().out
+    assert "This run is finished already; nothing was computed again." in second
+    assert first.splitlines()[-4:-1] == second.splitlines()[-4:-1], "the same numbers"
+
+
+def test_asked_twice_gives_the_same_to_the_bit(describe: Describe, root: Path) -> None:
+    spec = plan(describe(seed=5))
+    first = execute(spec)
+    weights = load_file(checkpoint_folder(root, spec.key) / "weights.safetensors")
+    assert execute(spec) == first
+    again = load_file(checkpoint_folder(root, spec.key) / "weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_from_scratch_sees_as_the_weights_see_and_has_none_of_them(describe: Describe) -> None:
+    scratch = plan(describe(backbone__weights="toy", data__image_size=None))
+    tuned = plan(describe(backbone__weights="toy", data__image_size=None, transfer__method="fine_tune"))
+    assert dict(scratch.facts.preprocessing) == dict(tuned.facts.preprocessing)
+    assert scratch.facts.preprocessing["mean"] == [0.3]
+    assert scratch.facts.preprocessing["size"] == 20
+    assert scratch.facts.weights_sha256 is None
+    assert scratch.arm.weights == "none"
+    assert tuned.arm.weights.startswith("toy@")
+    assert tuned.arm.twin == scratch.arm
+    # The bundle's name is out of the key: said in numbers, the same preprocessing is the same run.
+    alone = describe(data__image_size=20, data__mean=[0.3], data__std=[0.7])
+    facts = gather_facts(alone)
+    named = {**facts.preprocessing, "interpolation": "nearest"}
+    assert (
+        specify(alone, gather_facts(describe(backbone__weights="toy", data__image_size=None))).key
+        == scratch.key
+    )
+    assert named == dict(scratch.facts.preprocessing)
+
+
+def test_a_linear_probe_keeps_the_weights_and_stores_the_head_only(describe: Describe, root: Path) -> None:
+    probe = plan(describe(
+        backbone__weights="toy", data__image_size=None, transfer__method="linear_probe",
+        transfer__freeze_depth=5,
+    ))  # fmt: skip
+    execute(probe)
+    kept = load_file(checkpoint_folder(root, probe.key) / "weights.safetensors")
+    assert kept
+    assert all(name.startswith("head.") for name in kept)
+    store = open_store(None, root)
+    record = read_run(store, finished_runs(store)[probe.key])
+    assert record.notes["frozen_stages"] == "stage1, stage2, stage3, stage4, stage5"
+
+
+def test_a_diverged_run_is_recorded_as_such(describe: Describe, root: Path) -> None:
+    spec = plan(describe(optim__lr=100.0, loss__name="mean_squared_error", trainer__epochs=20))
+    with pytest.raises(DivergedError):
+        execute(spec)
+    store = open_store(None, root)
+    assert spec.key not in finished_runs(store)
+    found = store.client.search_runs([store.experiment_id("default")], f"tags.`graft.run_key` = '{spec.key}'")
+    assert [run.data.tags["graft.status"] for run in found] == ["diverged"]
+    assert not checkpoint_folder(root, spec.key).exists()
+    assert execute_job(describe_job(spec, None)).status == "diverged"
+
+
+def test_a_job_travels_between_processes(describe: Describe) -> None:
+    spec = plan(describe(seed=9))
+    job = json.loads(json.dumps(describe_job(spec, "parent")))
+    again, parent = read_job(job)
+    assert (again.key, again.arm, again.condition, parent) == (spec.key, spec.arm, spec.condition, "parent")
+
+
+def test_a_failure_is_an_outcome(describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def fall(*_: Any, **__: Any) -> float:
+        raise ValueError("no more")
+
+    spec = plan(describe())
+    monkeypatch.setattr("graft.run.execute", fall)
+    assert execute_job(describe_job(spec, None)) == Outcome(spec.key, "failed", "ValueError: no more")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_weights_that_are_gone_are_named(describe: Describe) -> None:
+    with pytest.raises(GraftError, match="'toyy'"):
+        gather_facts(describe(backbone__weights="toyy", transfer__method="fine_tune"))
+
+
+def test_nothing_is_kept_when_nothing_is_asked_for(describe: Describe, root: Path) -> None:
+    spec = plan(describe(seed=6, checkpoint__keep="none", trainer__limit_batches=1))
+    execute(spec)
+    assert not checkpoint_folder(root, spec.key).exists()
