@@ -8,7 +8,10 @@ import pytest
 import torchvision
 
 from graft.config import torchvision_names as generated
-from graft.model.table import format_names, main, stage_table
+from graft.config.names import OWN_BACKBONES
+from graft.model.table import format_models, format_names, main, smallest_of_families, stage_table
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_parameters_and_flops_agree_with_torchvision() -> None:
@@ -41,3 +44,27 @@ def test_what_torch_cannot_count_is_not_called_zero() -> None:
 
 def test_the_generated_names_are_current() -> None:
     assert Path(generated.__file__).read_text() == format_names() + "\n"
+
+
+def test_the_generated_listing_of_models_is_current() -> None:
+    listing = Path(generated.__file__).with_name("torchvision_models.json")
+    assert listing.read_text() == format_models() + "\n"
+
+
+def test_the_page_of_stages_shows_every_family(capsys) -> None:
+    """Times differ from machine to machine; the rows of cheap networks are made again and compared."""
+    page = (ROOT / "docs" / "stages.md").read_text()
+    names = smallest_of_families()
+    assert len(names) > 15
+    for name in (*OWN_BACKBONES, *names):
+        assert f"| `{name}` | " in page
+    main(["small_cnn", "cnn2", "row_rnn", "row_gru", "resnet18", "vgg11", "squeezenet1_1"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == 7 * 5
+    assert not [row for row in rows if row not in page.splitlines()]
+
+
+def test_a_family_is_shown_by_its_smallest_member() -> None:
+    names = smallest_of_families()
+    assert {"resnet18", "vgg11", "vit_b_16", "swin_t", "regnet_y_400mf"} <= set(names)
+    assert not {"resnet34", "vgg16", "swin_s", "regnet_x_400mf"} & set(names)

@@ -59,8 +59,11 @@ class DataConfig:
 
     name: str = knob(MISSING, "data set, a name of the catalog")
     root: str | None = knob(
-        None, "folder that holds the images; its content is keyed, not its path", keyed=False
+        None,
+        "folder that holds the images, by content in the key; torchvision sets: null = <paths.root>/data",
+        keyed=False,
     )
+    download: bool = knob(False, "torchvision sets: whether a missing one may be downloaded", keyed=False)
     image_size: int | None = knob(
         None, "side of the network's input; null = what the weights expect", unit="px", low=1, high=4096
     )

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from graft.config.schema import DataConfig
+from graft.data.facts import FACTS
 from graft.data.folder import scan_folder
 from graft.data.glyphs import CHARACTERS, load_glyphs
 from graft.data.image_set import (
     ImageSet,
     Int64Array,
     Progress,
-    SourceFacts,
     UInt8Array,
     hash_arrays,
 )
+from graft.data.torchvision_sets import TORCHVISION_SETS, open_torchvision
 from graft.errors import GraftError, expected_one_of
 
 Source = Callable[[DataConfig, Path, Progress | None], ImageSet]
@@ -46,13 +47,13 @@ def open_digits(config: DataConfig, cache_root: Path, progress: Progress | None 
     bunch = load_digits()
     images = np.round(bunch.images * (255.0 / 16.0)).astype(np.uint8)
     class_names = tuple(str(name) for name in bunch.target_names)
-    return _hold_in_memory("digits", class_names, bunch.target.astype(np.int64), images, DIGITS_FACTS)
+    return _hold_in_memory("digits", class_names, bunch.target.astype(np.int64), images)
 
 
 def open_glyphs(config: DataConfig, cache_root: Path, progress: Progress | None = None) -> ImageSet:
     """Open ``data.render_count`` rendered letters and digits, 8x8 gray."""
     images, labels = load_glyphs(config.render_count, config.render_seed, cache_root, progress)
-    return _hold_in_memory("glyphs", tuple(CHARACTERS), labels, images, GLYPHS_FACTS)
+    return _hold_in_memory("glyphs", tuple(CHARACTERS), labels, images)
 
 
 def open_folder(config: DataConfig, cache_root: Path, progress: Progress | None = None) -> ImageSet:
@@ -71,13 +72,13 @@ def open_folder(config: DataConfig, cache_root: Path, progress: Progress | None 
         item_ids=scan.item_ids,
         digest=scan.digest,
         channels=scan.channels,
-        facts=FOLDER_FACTS,
+        facts=FACTS["folder"],
         read=scan.read,
     )
 
 
 def _hold_in_memory(
-    name: str, class_names: tuple[str, ...], labels: Int64Array, images: UInt8Array, facts: SourceFacts
+    name: str, class_names: tuple[str, ...], labels: Int64Array, images: UInt8Array
 ) -> ImageSet:
     """Make an `ImageSet` of gray images ``(N, H, W)`` that are in memory already."""
 
@@ -92,31 +93,14 @@ def _hold_in_memory(
         item_ids=tuple(f"{name}/{index}" for index in range(len(labels))),
         digest=hash_arrays(class_names, labels, images),
         channels=1,
-        facts=facts,
+        facts=FACTS[name],
         read=read,
     )
 
-
-DIGITS_FACTS = SourceFacts(
-    license="CC BY 4.0",
-    citation=(
-        "E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning "
-        "Repository, 1998, doi:10.24432/C50P49; the copy that scikit-learn ships (its test part)"
-    ),
-    description="1,797 digits written by 13 people, 8x8 gray, 10 classes",
-)
-GLYPHS_FACTS = SourceFacts(
-    license="rendered by graft; fonts: Bitstream Vera and public domain (DejaVu), STIX Fonts License, "
-    "BaKoMa (Computer Modern)",
-    citation="the fonts that matplotlib ships",
-    description="letters and digits rendered from text fonts with random distortion, 8x8 gray, 62 classes",
-)
-FOLDER_FACTS = SourceFacts(
-    license="the user's own", citation="none", description="a folder of images, one folder per class"
-)
 
 SOURCES: dict[str, Source] = {
     "digits": open_digits,
     "glyphs": open_glyphs,
     "folder": open_folder,
+    **dict.fromkeys(TORCHVISION_SETS, open_torchvision),
 }

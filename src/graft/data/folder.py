@@ -56,7 +56,7 @@ def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) 
             files += found
             labels += [label] * len(found)
             official += [split] * len(found)
-    identities = _identify(root, files, cache_root, progress)
+    identities = identify_files(root, files, cache_root, progress)
     item_ids = tuple(file.relative_to(root).as_posix() for file in files)
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for item_id, label, identity in zip(item_ids, labels, identities, strict=True):
@@ -167,7 +167,7 @@ def _list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.as_posix())
 
 
-def _identify(
+def identify_files(
     root: Path, files: list[Path], cache_root: Path, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Return size, sha256 and grayness of each file, hashing only what changed since the last time."""

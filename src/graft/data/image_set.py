@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,23 @@ NO_SPLIT, TRAIN, VAL, TEST = -1, 0, 1, 2
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """Where images come from, for the record and the report."""
+    """Where images come from, for the record and the report.
+
+    Attributes:
+        license: Terms of use, in words.
+        citation: Whom to thank.
+        description: What is to be seen.
+        classes: Number of classes, or ``None`` where the user's own images decide.
+        split_sizes: Images of each official split; ``all`` where there is none; empty where it is open.
+        image_size: Height and width in words, empty where it is open.
+    """
 
     license: str
     citation: str
     description: str
+    classes: int | None = None
+    split_sizes: Mapping[str, int] = field(default_factory=dict)
+    image_size: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,8 +109,8 @@ class Preprocessing:
     ) -> Preprocessing:
         """Return a copy with what the user chose; ``None`` keeps what the weights expect.
 
-        A new size keeps the share of the image that the crop leaves: 256 -> 224 becomes 73 -> 64, unless ``resize``
-        says what the shorter side becomes; as large as the size, it leaves nothing to crop of a square image.
+        A new size keeps the share of the image that the crop leaves: 256 -> 224 becomes 73 -> 64, unless
+        ``resize`` says what the shorter side becomes. One as large as the size leaves a square image whole.
 
         Raises:
             GraftError: A size or a number of channels does not fit, or a value is out of range.

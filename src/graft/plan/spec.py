@@ -26,11 +26,14 @@ RESULT_VERSION = 1
 
 #: Knobs whose meaning reaches the key through facts or through the effective knobs of their section.
 _KEYED_ELSEWHERE = frozenset(
-    {
-        "data.name", "data.image_size", "data.resize", "data.mean", "data.std", "data.render_count", "data.render_seed",
-        "data.batch_size", "backbone.weights", "backbone.hidden_size", "backbone.layers", "trainer.precision",
-    }
-)  # fmt: skip
+    f"{section}.{name}"
+    for section, names in {
+        "data": ("name", "image_size", "resize", "mean", "std", "render_count", "render_seed", "batch_size"),
+        "backbone": ("weights", "hidden_size", "layers"),
+        "trainer": ("precision",),
+    }.items()
+    for name in names
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from graft.errors import RunFailedError
 from graft.plan.spec import RunSpec
 from graft.sweep.worker import Outcome, describe_job, serve
 
-
 #: What a worker gets to close its run before it is killed.
 _SECONDS_TO_END = 10.0
 
@@ -100,7 +99,7 @@ class Pool:
         message: tuple[Any, ...]
         try:
             message = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionResetError) as error:
             worker.process.join()
             code = worker.process.exitcode or 0
             reason = (
@@ -110,7 +109,9 @@ class Pool:
             )
             message = ("outcome", Outcome(worker.spec.key if worker.spec else "", "killed", reason))
             if not worker.ready:
-                raise RunFailedError(f"A worker process could not start: {reason}. Try `graft train` without -m.")
+                raise RunFailedError(
+                    f"A worker process could not start: {reason}. Try `graft train` without -m."
+                ) from error
         worker.ready = True
         if message[0] == "progress":
             worker.fraction = message[1] / message[2]

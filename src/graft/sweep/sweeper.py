@@ -113,7 +113,7 @@ class GraftSweeper(Sweeper):
         from graft.run import decode_images, gather_facts
         from graft.track.reader import finished_runs
         from graft.track.store import open_store
-        from graft.track.writer import start_sweep
+        from graft.track.writer import close_dead_runs, start_sweep
 
         assert self.context is not None
         assert self.config is not None
@@ -122,6 +122,7 @@ class GraftSweeper(Sweeper):
         cells = compose_cells(self.context.config_loader, self.config, overrides)
         config = cells[0].config if cells else to_config(self.config)
         store = open_store(config.tracking.uri, Path(config.paths.root))
+        close_dead_runs(store)
         with show_progress(console, "reading images") as progress:
             plan = make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
         show_plan(console, plan)
@@ -138,6 +139,8 @@ class GraftSweeper(Sweeper):
             parent.end("killed", "interrupted")
             raise
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+        if failed:
+            close_dead_runs(store)
         parent.end("failed" if failed else "finished", f"{len(failed)} runs did not finish" if failed else "")
         show_failures(console, plan.specs, outcomes, command)
         if failed:

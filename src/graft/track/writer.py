@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -187,3 +189,27 @@ def start_sweep(store: Store, experiment: str, specs: Sequence[RunSpec], command
     writer = RunWriter(store, store.client.create_run(experiment_id, tags=tags).info.run_id)
     writer.log_json({"run_keys": keys}, "plan.json")
     return writer
+
+
+def close_dead_runs(store: Store) -> int:
+    """Close as killed what dead processes of this machine left running, and return how many there were."""
+    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    wanted = f"attributes.status = 'RUNNING' and tags.`graft.host` = '{platform.node()}'"
+    dead = [
+        run
+        for run in store.client.search_runs(experiments, wanted, max_results=_LARGEST_BATCH)
+        if not _is_alive(int(run.data.tags["graft.pid"]))
+    ]
+    for run in dead:
+        RunWriter(store, run.info.run_id).end("killed", "its process ended without a word")
+    return len(dead)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
