@@ -98,7 +98,7 @@ def test_what_cannot_be_extracted_is_refused(built, pixels, stage, precision, me
 
 def test_one_process_on_a_device_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device(TrainerConfig(accelerator="cpu")) == torch.device("cpu")
-    with pytest.raises(GraftError, match="Expected one device, but got `trainer.devices=2`"):
+    with pytest.raises(GraftError, match=r"Expected one device, but got `trainer\.devices=2`"):
         choose_device(TrainerConfig(devices=2))
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     assert choose_device(TrainerConfig()) == torch.device("cpu")

@@ -72,14 +72,13 @@ def open_beside(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise GraftError(
             f"Expected to write {path}, but got: {error.strerror or error}. "
             "Choose another place with `out=<file>`."
         ) from error
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    finally:
+        with contextlib.suppress(OSError):  # where it could not be made, there is nothing to remove
+            beside.unlink(missing_ok=True)
 
 
 def write_features(
