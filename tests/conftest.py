@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it once
@@ -96,6 +97,6 @@ def build_config() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def runs_root(tmp_path_factory: pytest.TempPathFactory) -> str:
+def runs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for everything that graft writes, shared by the tests of a session."""
-    return str(tmp_path_factory.mktemp("runs"))
+    return tmp_path_factory.mktemp("runs")

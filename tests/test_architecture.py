@@ -22,9 +22,10 @@ FLOW = (
     "cli",
 )
 ON_TOP = {
-    "pretrain": "run",
+    "pretrain": "sweep",
     "extract": "run",
     "completion": "errors",
+    "progress": "errors",
     "compose": "cli",
     "verbs": "cli",
     "__main__": "cli",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,17 @@ def test_mistakes_are_said_and_nothing_is_written(tmp_path: Path, capsys, word: 
     assert main(["extract", *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs" / "features").exists()
+
+
+def test_the_program_of_the_documentation_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+    """On digits through random weights: better than chance, which is all that is asked here."""
+    page = (Path(__file__).parents[1] / "docs" / "features.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    words = ["data=digits", "backbone=small_cnn", "transfer=random_features", "trainer=cpu"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["extract", *words, "out=features.parquet", "paths.root=runs"]) == 0
+    capsys.readouterr()
+    exec(compile(program, "docs/features.md", "exec"), {})
+    said, index = capsys.readouterr().out.split(": ")
+    assert said == "adjusted Rand index"
+    assert 0.1 < float(index) < 1

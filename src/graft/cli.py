@@ -128,6 +128,18 @@ def _compare(words: list[str]) -> int:
     return compare(names[0] if names else None, *places)
 
 
+def _check(words: list[str]) -> int:
+    from graft.compose import compose_and_call
+    from graft.verbs import check
+
+    if "-m" in words or "--multirun" in words:
+        raise GraftError("Expected one data set to check, but got -m: call `graft check` once for each.")
+    as_json, codes = "--json" in words, list[int]()
+    rest = [word for word in words if word != "--json"]
+    compose_and_call("check", rest, lambda config: codes.append(check(config, as_json)))
+    return max(codes, default=0)
+
+
 def _models(words: list[str]) -> int:
     from graft.config.models import show_models
 
@@ -231,6 +243,20 @@ VERBS = {
         ),
         _models,
         ("--json",),
+    ),
+    "check": Verb(
+        "Read every image of a data set and say what is wrong, before an hour is wasted on it",
+        "data=<source> [--json] [key=value ...]",
+        "Finds images that cannot be decoded, copies and near copies (leaks between splits, contradictory\n"
+        "labels), faults of classes and folders, and images unlike those the network's weights expect. Exit\n"
+        "code 1 with errors, 0 with at most warnings. The page with thumbnails and the JSON go under\n"
+        "paths.root/reports/check-<name>. What was read once is not read again.",
+        (
+            ("graft check data=folder data.root=~/my_images", "a folder of your own"),
+            ("graft check data=folder data.root=~/my_images backbone=vit_b_16", "against another network"),
+            ("graft check data=folder data.root=~/my_images --json", "for programs"),
+        ),
+        _check,
     ),
     "extract": Verb(
         "Write the features of a data set after any stage of a backbone to Parquet or NPZ",

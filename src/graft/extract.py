@@ -143,22 +143,12 @@ def _describe(config: Config, stage: int, images: ImageSet, facts: Facts) -> Fea
     """Return what the file says of each image, and where the features come from."""
     import numpy as np
 
-    from graft.data.splits import make_split
+    from graft.data.divide import divide_images
     from graft.model.feature_files import FeatureTable
 
     limit = config.trainer.limit_batches
     count = len(images) if limit is None else min(len(images), limit * config.data.batch_size)
-    split = make_split(
-        images.labels,
-        images.official,
-        split_seed=config.data.split_seed,
-        seed=config.seed,
-        test_size=config.data.test_size,
-        val_size=config.data.val_size,
-        labels_per_class=config.data.labels_per_class,
-        val_labels_per_class=config.data.val_labels_per_class,
-        class_names=images.class_names,
-    )
+    split = divide_images(images, config.data, config.seed)
     splits = np.full(len(images), "unused", dtype=object)
     for name in ("train", "val", "test"):
         splits[getattr(split, name)] = name

@@ -38,14 +38,18 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     Raises:
         GraftError: When the images or the weights are not there, or not sound.
     """
+    from graft.data.divide import divide_images
     from graft.train.statistics import count_statistics
 
     images = open_run_images(config, progress)
+    replayed = config.data.split_file is not None
     preprocessing = _find_preprocessing(config, images)
     weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
     return Facts(
         data_digest=images.digest,
         official_splits=images.official_names,
+        grouped=images.groups is not None,
+        split_sha256=divide_images(images, config.data, config.seed).digest if replayed else None,
         weights_sha256=weights.sha256 if weights else None,
         weights_name=weights.name if weights else "none",
         preprocessing=preprocessing.to_dict(),
@@ -82,7 +86,6 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
     from graft.data.baselines import count_labels, measure_baselines
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
-    from graft.data.splits import make_split
     from graft.model.classifier import build_classifier, describe_model
     from graft.model.weights import load_weights
     from graft.track.results import keep_weights, record_result
@@ -98,17 +101,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
     images = open_run_images(config)
     preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
     pixels = prepare_pixels(images, preprocessing, root / "cache")
-    split = make_split(
-        images.labels,
-        images.official,
-        split_seed=config.data.split_seed,
-        seed=config.seed,
-        test_size=config.data.test_size,
-        val_size=config.data.val_size,
-        labels_per_class=config.data.labels_per_class,
-        val_labels_per_class=config.data.val_labels_per_class,
-        class_names=images.class_names,
-    )
+    split = divide_images(images, config.data, config.seed)
     batches, budget = _plan_batches(config, images, preprocessing, pixels, split)
 
     # model
@@ -199,7 +192,7 @@ def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
     """Open the images of a run; a sweep asks for the same ones again and again."""
     same = tuple(
-        (name, getattr(config.data, name)) for name in ("name", "root", "render_count", "render_seed")
+        (name, getattr(config.data, name)) for name in ("name", "root", "table", "render_count", "render_seed")
     )
     cache = Path(config.paths.root).resolve() / "cache"
     if (same, cache) not in _OPENED:

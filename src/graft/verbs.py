@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, TaskID
 
 from graft.config.schema import Config
 from graft.data.preprocessing import Preprocessing
 from graft.errors import GraftError
-from graft.progress import show_progress
+from graft.progress import make_bar, show_progress
 
 if TYPE_CHECKING:
     from graft.compare.comparison import Comparison
@@ -81,6 +85,62 @@ def pretrain(config: Config) -> None:
     from graft.pretrain import make_bundle
 
     make_bundle(config, Console(soft_wrap=True))
+
+
+def check(config: Config, as_json: bool) -> int:
+    """Check a data set, write the page and the JSON, and return 1 when there are errors, else 0.
+
+    Args:
+        config: A valid configuration; what concerns training has no effect.
+        as_json: Whether to print the findings as JSON instead of a table.
+    """
+    from graft.data.check import check_source
+    from graft.data.check_report import render_summary, write_check
+
+    root = Path(config.paths.root).resolve()
+    with make_bar(Console(stderr=True)) as bar:
+        report = check_source(
+            config.data, root / "cache", partial(_expect, config, root), partial(_listen, bar)
+        )
+    page = write_check(report, root / "reports" / f"check-{report.name}")
+    if as_json:
+        print(json.dumps([finding.to_dict() for finding in report.findings], indent=1))
+        return int(report.has_errors)
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    if report.findings:
+        console.print(render_summary(report))
+    counted = ", ".join(
+        f"{report.count(severity):,} {words}"
+        for severity, words in (("error", "errors"), ("warning", "warnings"), ("info", "notes"))
+    )
+    console.print(
+        f"{len(report.items):,} images in {report.seconds:.1f} s: {counted}. The page: {escape(str(page))}",
+        highlight=False,
+    )
+    return int(report.has_errors)
+
+
+def _expect(config: Config, root: Path, channels: int) -> Preprocessing:
+    """Return how images with so many channels become the network's input."""
+    from graft.model.weights import default_preprocessing, preprocessing_of_weights
+
+    data, backbone = config.data, config.backbone
+    found = preprocessing_of_weights(backbone.weights, backbone.name, root)
+    if found is None:
+        found = default_preprocessing(backbone.name, channels, data.image_size)
+    return found.override(data.image_size, data.mean, data.std, data.resize)
+
+
+def _listen(bar: Progress, words: str) -> Callable[[int, int], None]:
+    """Return what takes the news of a piece of work, and shows it from the first of them on."""
+    tasks: list[TaskID] = []
+
+    def advance(done: int, total: int) -> None:
+        if not tasks:
+            tasks.append(bar.add_task(words, total=total))
+        bar.update(tasks[0], completed=done, total=total)
+
+    return advance
 
 
 def extract(config: Config, asked: Extraction) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graft.data.counts import allocate
 from graft.data.image_set import NO_SPLIT, TEST, TRAIN, VAL
-from graft.data.splits import Split, allocate, make_split
+from graft.data.splits import Split, make_split
 from graft.errors import GraftError
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]

@@ -109,6 +109,20 @@ def test_an_unknown_head_is_refused(backbone) -> None:
         build_head(HeadConfig(name="linaer"), backbone, 3, None, "fine_tune")
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 2.0], r"to have 3 values, one per class .* but got 2: \[1.0, 2.0\]"),
+        ([1.0] * 4, "but got 4"),
+        ([0.0] * 3, "value above 0"),
+    ],
+)
+def test_class_weights_are_one_per_class(build_config, weights: list[float], message: str) -> None:
+    config = build_config({"loss.class_weights": weights})
+    with pytest.raises(GraftError, match=message):
+        build_classifier(config, num_classes=3, channels=1, image_size=16, weights=None)
+
+
 def test_one_logit_is_for_two_classes() -> None:
     config = Config()
     config.loss.name = "binary_cross_entropy"

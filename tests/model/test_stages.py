@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from graft.errors import GraftError
-from graft.model.backbone import Backbone, build_backbone, build_network
+from graft.model.backbone import Backbone, build_backbone, build_network, torchvision_names
 from graft.model.stages import cut, plan_stages
 
 SMALLEST = (
@@ -39,8 +39,18 @@ BOUNDARIES = {
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_stages_compose_to_the_network_to_the_bit(name: str, side_of) -> None:
+    check_composition(name, side_of(name))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", sorted(set(torchvision_names()) - set(SMALLEST)))
+def test_stages_of_every_network_compose_to_the_bit(name: str, side_of) -> None:
+    check_composition(name, side_of(name))
+
+
+def check_composition(name: str, side: int) -> None:
     torch.manual_seed(0)
-    side = side_of(name)
     network = build_network(name, num_classes=4, image_size=side, channels=3).eval()
     backbone = build_backbone(network, name, side, 3).eval()
     x = torch.randn(2, 3, side, side)

@@ -50,6 +50,7 @@ VALID_ONLY_UNDER = {
 BY_FACTS = {
     "data.name",
     "data.image_size",
+    "data.resize",
     "data.mean",
     "data.std",
     "data.render_count",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
+import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
+import torchvision
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import save_file
 
 from graft.cli import main
-from graft.config.load import conf_folder
+from graft.config.load import conf_folder, register_schema, to_config
+from graft.config.names import OWN_BACKBONES, PRETRAINED
+from graft.sweep.sweeper import register_plugins
 from graft.track.reader import read_experiment
 from graft.track.store import open_store
 
@@ -37,19 +44,61 @@ def test_the_experiment_is_named_like_its_file(path):
 
 
 @pytest.fixture(scope="session")
-def root_with_bundles(runs_root):
-    """A root with a bundle of each backbone that an experiment starts from, hardly trained."""
-    small = ["trainer=smoke", "data.render_count=620", f"paths.root={runs_root}"]
-    for backbone in ("small_cnn", "resnet18"):
-        assert main(["pretrain", f"backbone={backbone}", *small]) == 0
-    return runs_root
+def stand_ins(runs_root, tmp_path_factory):
+    """What an experiment needs and a machine without network lacks."""
+    return StandIns(runs_root, tmp_path_factory.mktemp("stand_ins"))
+
+
+class StandIns:
+    """Images and weights that hardly mean anything, each made once, and the overrides that name them."""
+
+    def __init__(self, root, folder):
+        self.root, self.folder = root, folder
+
+    def overrides(self, config):
+        if config.data.name not in ("digits", "glyphs"):
+            classes = {"binary_cross_entropy": 2}.get(config.loss.name, 5)
+            yield f"data=folder data.root={self.images(classes)} data.batch_size=4 data.image_size=32".split()
+            yield ["data.resize=32"] if config.data.resize is not None else []
+        if config.transfer.method in PRETRAINED:
+            weights = config.backbone.weights
+            if weights.startswith("glyphs-"):
+                self.bundle(config.backbone.name)
+            else:
+                yield [f"backbone.weights={self.weights(config.backbone.name)}"]
+
+    def images(self, classes):
+        """Write a folder of noise, ten images a class."""
+        top = self.folder / f"images{classes}"
+        noise = np.random.default_rng(0)
+        for number in range(0 if top.exists() else 10 * classes):
+            path = top / f"class{number % classes}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        return top
+
+    def bundle(self, backbone, *words):
+        """Pretrain for two batches, unless that is done."""
+        words = words or ("data.render_count=620",)
+        place = [f"paths.root={self.root}", "trainer=smoke"]
+        assert main(["pretrain", f"backbone={backbone}", *words, *place]) == 0
+
+    def weights(self, backbone):
+        """Write random weights of a torchvision network, or a bundle of one of graft's own; for RGB."""
+        if backbone in OWN_BACKBONES:
+            name = f"noise-{backbone}"
+            self.bundle(backbone, "data=folder", f"data.root={self.images(5)}", f"bundle.name={name}")
+            return name
+        path = self.folder / f"{backbone}.safetensors"
+        if not path.exists():
+            save_file(torchvision.models.get_model(backbone, weights=None).state_dict(), path)
+        return path
 
 
 def first_of_each_axis(path):
     """Return the first value of every axis that the file sweeps over, as overrides."""
     axes = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
-    words = [f"{key}={values}" for key, values in axes.items()]
-    parsed = OverridesParser.create().parse_overrides(words)
+    parsed = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in axes.items()])
     return [
         f"{override.key_or_group}={next(override.sweep_string_iterator())}"
         for override in parsed
@@ -57,13 +106,35 @@ def first_of_each_axis(path):
     ]
 
 
+def compose_experiment(path):
+    register_schema()
+    register_plugins()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return to_config(compose("train", overrides=[f"experiment={path.stem}"]))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_runs(path, root_with_bundles, capfd):
-    GlobalHydra.instance().clear()
-    place = [f"paths.root={root_with_bundles}", "trainer=smoke", "sweep.workers=1"]
-    code = main(["train", f"experiment={path.stem}", *first_of_each_axis(path), *place])
+def test_it_runs(path, stand_ins, capfd):
+    """One run of each, in this process; a sweep with its workers and twins is run below."""
+    needed = itertools.chain(*stand_ins.overrides(compose_experiment(path)))
+    words = [f"experiment={path.stem}", *first_of_each_axis(path), *needed, "hydra.mode=RUN", "trainer=smoke"]
+    words += ["checkpoint.keep=none"]  # half a gigabyte of VGG-16 is not to be written here
+    code = main(["train", *words, f"paths.root={stand_ins.root}"])
     assert code == 0, capfd.readouterr()
-    records = read_experiment(open_store(None, root_with_bundles), path.stem)
-    assert records
+
+
+def test_one_runs_as_the_sweep_that_it_is(stand_ins, capfd):
+    stand_ins.bundle("small_cnn")
+    path = conf_folder() / "experiment" / "digits_transfer.yaml"
+    place = [
+        f"paths.root={stand_ins.root}",
+        "trainer=smoke",
+        "sweep.workers=1",
+        "tracking.experiment=as_a_sweep",
+    ]
+    assert main(["train", "experiment=digits_transfer", *first_of_each_axis(path), *place]) == 0, (
+        capfd.readouterr()
+    )
+    records = read_experiment(open_store(None, stand_ins.root), "as_a_sweep")
     assert {record.status for record in records} == {"finished"}
-    assert any(record.arm.from_scratch for record in records)
+    assert {record.arm.method for record in records} == {"fine_tune", "from_scratch"}

@@ -137,8 +137,8 @@ def check_choices(words: Sequence[str]) -> None:
     groups = {folder.name: folder for folder in conf_folder().iterdir() if folder.is_dir()}
     chosen: dict[str, str] = {}
     for word in words:
-        key, _, value = word.partition("=")
-        if key not in groups:
+        key, sign, value = word.partition("=")
+        if not sign or key not in groups:
             continue
         if key in chosen:
             raise GraftError(

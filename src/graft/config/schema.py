@@ -93,6 +93,12 @@ class DataConfig:
         unit="images",
         low=1,
     )
+    label_fraction: float | None = knob(
+        None,
+        "share of the training and validation images of each class that are labelled; null = all",
+        low=0,
+        high=1,
+    )
     test_size: float = knob(
         0.2,
         "test images carved out when there is no official test set: a fraction below 1, else a count",
@@ -102,6 +108,19 @@ class DataConfig:
         0.2, "validation images carved from training: a fraction below 1, else a count", low=0
     )
     split_seed: int = knob(0, "fixes the test set and the training pool", low=0, high=LARGEST_SEED)
+    folds: int | None = knob(
+        None, "cross-validation: parts, one of them held out as the test set; null = none", low=2
+    )
+    fold: int = knob(0, "cross-validation: which part is held out, from 0", low=0)
+    fold_repeat: int = knob(0, "cross-validation: which drawing of the parts, from 0", low=0)
+    split_file: str | None = knob(
+        None, "split.json of an old run, replayed exactly; its content is keyed, not its path", keyed=False
+    )
+    table: str | None = knob(
+        None,
+        "table only: CSV or Parquet with the columns path, label and, if wanted, split, group, weight",
+        keyed=False,
+    )
     render_count: int = knob(20_000, "glyphs only: images to render", unit="images", low=62)
     render_seed: int = knob(0, "glyphs only: seed of the rendering", low=0, high=LARGEST_SEED)
     workers: int = knob(0, "processes that read batches; 0 = the training process itself", low=0, keyed=False)

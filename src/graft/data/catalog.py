@@ -18,7 +18,8 @@ from graft.data.image_set import (
     UInt8Array,
     hash_arrays,
 )
-from graft.data.torchvision_sets import TORCHVISION_SETS, open_torchvision
+from graft.data.torchvision_sets import open_torchvision
+from graft.data.torchvision_table import TORCHVISION_SETS
 from graft.errors import GraftError, expected_one_of
 
 Source = Callable[[DataConfig, Path, Progress | None], ImageSet]

@@ -23,7 +23,7 @@ FACTS: dict[str, SourceFacts] = {
         license="rendered by graft; fonts: Bitstream Vera and public domain (DejaVu), STIX Fonts License, "
         "BaKoMa (Computer Modern)",
         citation="the fonts that matplotlib ships",
-        description="letters and digits rendered from text fonts with random distortion, 8x8 gray, 62 classes",
+        description="letters and digits rendered from text fonts and distorted, 8x8 gray, 62 classes",
         classes=62,
         image_size="8x8",
     ),
@@ -57,8 +57,8 @@ FACTS: dict[str, SourceFacts] = {
     ),
     "svhn": SourceFacts(
         license="for non-commercial use only",
-        citation="Y. Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, NIPS "
-        "Workshop on Deep Learning and Unsupervised Feature Learning, 2011",
+        citation="Y. Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, "
+        "NIPS Workshop on Deep Learning and Unsupervised Feature Learning, 2011",
         description="house numbers cropped from street views, 10 digits",
         classes=10,
         split_sizes={"train": 73_257, "test": 26_032},
@@ -66,8 +66,8 @@ FACTS: dict[str, SourceFacts] = {
     ),
     "stl10": SourceFacts(
         license="none stated; the images are from ImageNet",
-        citation="A. Coates, H. Lee and A. Y. Ng, An Analysis of Single-Layer Networks in Unsupervised Feature "
-        "Learning, AISTATS, 2011",
+        citation="A. Coates, H. Lee and A. Y. Ng, An Analysis of Single-Layer Networks in Unsupervised "
+        "Feature Learning, AISTATS, 2011",
         description="photographs of 4 vehicles and 6 animals, 10 classes; the unlabelled part is not read",
         classes=10,
         split_sizes={"train": 5_000, "test": 8_000},
@@ -92,8 +92,8 @@ FACTS: dict[str, SourceFacts] = {
     ),
     "dtd": SourceFacts(
         license="for research purposes",
-        citation="M. Cimpoi, S. Maji, I. Kokkinos, S. Mohamed and A. Vedaldi, Describing Textures in the Wild, "
-        "CVPR, 2014",
+        citation="M. Cimpoi, S. Maji, I. Kokkinos, S. Mohamed and A. Vedaldi, Describing Textures in the "
+        "Wild, CVPR, 2014",
         description="textures described by 47 adjectives; the first of its ten partitions",
         classes=47,
         split_sizes={"train": 1_880, "val": 1_880, "test": 1_880},
@@ -101,8 +101,8 @@ FACTS: dict[str, SourceFacts] = {
     ),
     "food101": SourceFacts(
         license="none stated; for scientific use",
-        citation="L. Bossard, M. Guillaumin and L. Van Gool, Food-101 - Mining Discriminative Components with "
-        "Random Forests, ECCV, 2014",
+        citation="L. Bossard, M. Guillaumin and L. Van Gool, Food-101 - Mining Discriminative Components "
+        "with Random Forests, ECCV, 2014",
         description="photographs of dishes, 101 classes; the training labels hold some noise on purpose",
         classes=101,
         split_sizes={"train": 75_750, "test": 25_250},

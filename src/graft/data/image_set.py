@@ -55,6 +55,8 @@ class ImageSet:
         channels: 1 when every image is gray, else 3.
         facts: License, citation and description.
         read: Decodes image ``index``: uint8, ``(H, W, 1)`` or ``(H, W, 3)``.
+        groups: Group of each image, ``(N,)``, which no split divides, or ``None``; in the digest.
+        weights: How much each image counts in training, ``(N,)``, or ``None``; in the digest.
     """
 
     name: str
@@ -66,6 +68,8 @@ class ImageSet:
     channels: int
     facts: SourceFacts
     read: Callable[[int], UInt8Array]
+    groups: npt.NDArray[np.str_] | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

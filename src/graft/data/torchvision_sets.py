@@ -1,8 +1,8 @@
 """The torchvision data sets by name, where torchvision keeps them, with their official splits.
 
-They lie under ``data.root``, or ``<paths.root>/data`` when that is not given. Pixels, labels and class names are
-torchvision's; files of images are decoded by graft's own rule (`graft.data.decode`). torchvision compares the
-md5 of CIFAR's pickles before it loads them; no other set has any.
+They lie under ``data.root``, or ``<paths.root>/data`` when that is not given. Labels and class names are
+torchvision's; files of images are decoded by graft's own rule (`graft.data.decode`). torchvision compares
+the md5 of CIFAR's pickles before it loads them; no other set has any.
 """
 
 from __future__ import annotations
@@ -35,38 +35,13 @@ from graft.data.image_set import (
     Progress,
     UInt8Array,
 )
+from graft.data.torchvision_table import TORCHVISION_SETS, Part
 from graft.errors import GraftError
 
-SPLITS = {"train": TRAIN, "val": VAL, "test": TEST, "all": NO_SPLIT}
+_SPLITS = {"train": TRAIN, "val": VAL, "test": TEST, "all": NO_SPLIT}
 
-
-@dataclass(frozen=True)
-class TorchvisionSet:
-    """How torchvision is asked for one set.
-
-    Attributes:
-        class_name: The class in ``torchvision.datasets``.
-        folder: What holds the files under the root: a folder, or a pattern of files.
-        splits: Arguments that open each split.
-        part: Returns images or files, labels and class names of what torchvision opened.
-        megabytes: About how much is downloaded.
-    """
-
-    class_name: str
-    folder: str
-    splits: Mapping[str, Mapping[str, Any]]
-    part: Callable[[Any], Part]
-    megabytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One split as torchvision opened it: either arrays uint8 ``(N, H, W, C)`` or files, not both."""
-
-    images: UInt8Array | None
-    files: tuple[Path, ...]
-    labels: Int64Array
-    class_names: tuple[str, ...]
+#: How torchvision fails on files that are missing, cut short or of another content.
+_DAMAGES = (RuntimeError, OSError, EOFError, ValueError, AssertionError, KeyError, IndexError)
 
 
 def open_torchvision(config: DataConfig, cache_root: Path, progress: Progress | None = None) -> ImageSet:
@@ -77,7 +52,7 @@ def open_torchvision(config: DataConfig, cache_root: Path, progress: Progress | 
     """
     root = Path(config.root).expanduser() if config.root is not None else cache_root.parent / "data"
     opener = cache(partial(_open_parts, config.name, root, config.download))
-    if TORCHVISION_SETS[config.name].part in _OF_FILES:
+    if TORCHVISION_SETS[config.name].of_files:
         return _open_files(config.name, root, opener(), cache_root, progress)
     return _open_arrays(config.name, root, opener, cache_root)
 
@@ -87,22 +62,23 @@ def _open_parts(name: str, root: Path, download: bool) -> dict[str, Part]:
     source = TORCHVISION_SETS[name]
     try:
         return _open_present(name, root, download=False)
-    except (RuntimeError, OSError, EOFError) as error:
+    except _DAMAGES as error:
         if not download:
             raise GraftError(
-                f"Expected the data set {name} under {root}, where torchvision keeps it as {source.folder}, but "
-                f"it is missing or damaged ({_first_line(error)}). Download it with `data.download=true` (about "
-                f"{source.megabytes:,} MB), or say with `data.root=<folder>` where it is."
+                f"Expected the data set {name} under {root}, where torchvision keeps it as {source.folder}, "
+                f"but it is missing or damaged ({_first_line(error)}). Download it with "
+                f"`data.download=true` (about {source.megabytes:,} MB), or say with `data.root=<folder>` "
+                "where it is."
             ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):
             return _open_present(name, root, download=True)
-    except (RuntimeError, OSError, EOFError) as error:
+    except _DAMAGES as error:
         raise GraftError(
-            f"Expected to download the data set {name} into {root}, but got: {_first_line(error)}. Check the "
-            f"connection and the free space (about {source.megabytes:,} MB, twice that while it is unpacked); "
-            f"where an earlier download broke off, remove {source.folder} there first."
+            f"Expected to download the data set {name} into {root}, but got: {_first_line(error)}. Check "
+            f"the connection and the free space (about {source.megabytes:,} MB, twice that while it is "
+            f"unpacked); where an earlier download broke off, remove {source.folder} there first."
         ) from error
 
 
@@ -140,7 +116,7 @@ def _open_files(
         name=name,
         class_names=class_names,
         labels=labels,
-        official=official,
+        official=None if np.all(official == NO_SPLIT) else official,
         item_ids=item_ids,
         digest=digest.hexdigest(),
         channels=3,
@@ -160,8 +136,12 @@ def _open_arrays(name: str, root: Path, opener: Callable[[], dict[str, Part]], c
         known = _digest_arrays(parts)
         identity = _identify(root, TORCHVISION_SETS[name].folder)
         text = json.dumps([identity, known.digest, known.class_names])
-        arrays = {"labels": known.labels, "official": _or_none_marked(known.official, len(known.labels))}
-        write_whole(path, lambda file: np.savez_compressed(file, text=np.array(text), **arrays))
+        write_whole(
+            path,
+            lambda file: np.savez_compressed(
+                file, text=np.array(text), labels=known.labels, official=known.official
+            ),
+        )
     sizes = FACTS[name].split_sizes
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
 
@@ -178,7 +158,7 @@ def _open_arrays(name: str, root: Path, opener: Callable[[], dict[str, Part]], c
         official=known.official,
         item_ids=tuple(f"{name}/{split}/{n}" for split, size in sizes.items() for n in range(size)),
         digest=known.digest,
-        channels=1 if name in _GRAY else 3,
+        channels=TORCHVISION_SETS[name].channels,
         facts=FACTS[name],
         read=read,
     )
@@ -189,7 +169,7 @@ class _Known:
     """What is kept of a set of arrays."""
 
     labels: Int64Array
-    official: Int8Array | None
+    official: Int8Array
     class_names: tuple[str, ...]
     digest: str
 
@@ -204,20 +184,15 @@ def _digest_arrays(parts: Mapping[str, Part]) -> _Known:
     return _Known(labels, official, class_names, digest.hexdigest())
 
 
-def _join(parts: Mapping[str, Part]) -> tuple[Int64Array, Int8Array | None, tuple[str, ...]]:
+def _join(parts: Mapping[str, Part]) -> tuple[Int64Array, Int8Array, tuple[str, ...]]:
+    """Return labels, marks of the official splits and class names of all parts together."""
     labels = np.concatenate([part.labels for part in parts.values()]).astype(np.int64)
-    marks = [np.full(len(part.labels), SPLITS[split], dtype=np.int8) for split, part in parts.items()]
-    official = np.concatenate(marks) if "train" in parts else None
-    return labels, official, next(iter(parts.values())).class_names
+    marks = [np.full(len(part.labels), _SPLITS[split], dtype=np.int8) for split, part in parts.items()]
+    return labels, np.concatenate(marks), next(iter(parts.values())).class_names
 
 
-def _header(class_names: tuple[str, ...], labels: Int64Array, official: Int8Array | None) -> bytes:
-    marks = _or_none_marked(official, len(labels))
-    return json.dumps(class_names).encode() + labels.astype("<i8").tobytes() + marks.tobytes()
-
-
-def _or_none_marked(official: Int8Array | None, count: int) -> Int8Array:
-    return np.full(count, NO_SPLIT, dtype=np.int8) if official is None else official
+def _header(class_names: tuple[str, ...], labels: Int64Array, official: Int8Array) -> bytes:
+    return json.dumps(class_names).encode() + labels.astype("<i8").tobytes() + official.tobytes()
 
 
 def _identify(root: Path, pattern: str) -> list[list[Any]]:
@@ -232,10 +207,9 @@ def _read_known(path: Path, identity: list[list[Any]]) -> _Known | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             kept, digest, class_names = json.loads(str(arrays["text"]))
-            labels, marks = arrays["labels"], arrays["official"]
+            labels, official = arrays["labels"], arrays["official"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    official = None if np.all(marks == NO_SPLIT) else marks
     return _Known(labels, official, tuple(class_names), digest) if identity and kept == identity else None
 
 
@@ -247,68 +221,3 @@ def _first_line(error: Exception) -> str:
 
 def _sizes(sizes: Mapping[str, int]) -> str:
     return " + ".join(f"{size:,} {split}" for split, size in sizes.items())
-
-
-def _array_part(images: Any, labels: Any, class_names: Any) -> Part:
-    return Part(np.asarray(images), (), np.asarray(labels, dtype=np.int64), tuple(class_names))
-
-
-def _cifar(opened: Any) -> Part:
-    return _array_part(opened.data, opened.targets, opened.classes)
-
-
-def _fashion(opened: Any) -> Part:
-    return _array_part(opened.data.numpy()[..., None], opened.targets.numpy(), opened.classes)
-
-
-def _svhn(opened: Any) -> Part:
-    return _array_part(opened.data.transpose(0, 2, 3, 1), opened.labels, "0123456789")
-
-
-def _stl10(opened: Any) -> Part:
-    return _array_part(opened.data.transpose(0, 2, 3, 1), opened.labels, opened.classes)
-
-
-def _files_part(files: Any, labels: Any, class_names: Any) -> Part:
-    return Part(
-        None, tuple(Path(file) for file in files), np.asarray(labels, dtype=np.int64), tuple(class_names)
-    )
-
-
-def _image_files(opened: Any) -> Part:
-    return _files_part(opened._image_files, opened._labels, opened.classes)
-
-
-def _pets(opened: Any) -> Part:
-    return _files_part(opened._images, opened._labels, opened.classes)
-
-
-def _eurosat(opened: Any) -> Part:
-    files, labels = zip(*opened.samples, strict=True)
-    return _files_part(files, labels, opened.classes)
-
-
-_OF_FILES = (_image_files, _pets, _eurosat)
-_GRAY = frozenset({"fashion_mnist"})
-_BY_FLAG = {"train": {"train": True}, "test": {"train": False}}
-_BY_NAME = {"train": {"split": "train"}, "test": {"split": "test"}}
-_BY_NAME_WITH_VAL = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
-
-TORCHVISION_SETS: dict[str, TorchvisionSet] = {
-    "cifar10": TorchvisionSet("CIFAR10", "cifar-10-batches-py", _BY_FLAG, _cifar, 170),
-    "cifar100": TorchvisionSet("CIFAR100", "cifar-100-python", _BY_FLAG, _cifar, 170),
-    "fashion_mnist": TorchvisionSet("FashionMNIST", "FashionMNIST/raw", _BY_FLAG, _fashion, 31),
-    "svhn": TorchvisionSet("SVHN", "t*_32x32.mat", _BY_NAME, _svhn, 250),
-    "stl10": TorchvisionSet("STL10", "stl10_binary", _BY_NAME, _stl10, 2640),
-    "flowers102": TorchvisionSet("Flowers102", "flowers-102", _BY_NAME_WITH_VAL, _image_files, 345),
-    "oxford_pets": TorchvisionSet(
-        "OxfordIIITPet",
-        "oxford-iiit-pet",
-        {"train": {"split": "trainval"}, "test": {"split": "test"}},
-        _pets,
-        810,
-    ),
-    "dtd": TorchvisionSet("DTD", "dtd", _BY_NAME_WITH_VAL, _image_files, 625),
-    "food101": TorchvisionSet("Food101", "food-101", _BY_NAME, _image_files, 5000),
-    "eurosat": TorchvisionSet("EuroSAT", "eurosat", {"all": {}}, _eurosat, 95),
-}

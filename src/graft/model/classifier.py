@@ -85,6 +85,24 @@ def count_outputs(config: Config, num_classes: int) -> int:
     return 1
 
 
+def check_class_weights(config: Config, num_classes: int) -> None:
+    """Refuse weights of classes that do not fit the data.
+
+    Raises:
+        GraftError: There are fewer or more than classes, or none is above 0.
+    """
+    weights = config.loss.class_weights
+    if weights is None:
+        return
+    if len(weights) != num_classes:
+        raise GraftError(
+            f"Expected `loss.class_weights` to have {num_classes} values, one per class in the order of the "
+            f"class names, but got {len(weights)}: {weights}."
+        )
+    if not any(weights):
+        raise GraftError("Expected `loss.class_weights` to have a value above 0, but all are 0.")
+
+
 def build_classifier(
     config: Config, *, num_classes: int, channels: int, image_size: int, weights: LoadedWeights | None
 ) -> tuple[Classifier, list[str]]:
@@ -103,9 +121,11 @@ def build_classifier(
         The classifier in train mode, and lines that the user should read.
 
     Raises:
-        GraftError: The backbone, the weights, the head or the image size do not go together.
+        GraftError: The backbone, the weights, the head, the loss, the classes or the image size do not go
+            together.
     """
     chosen = config.backbone
+    check_class_weights(config, num_classes)
     num_outputs = count_outputs(config, num_classes)
     network = build_network(
         chosen.name,

@@ -213,6 +213,7 @@ def _write(path: Path, text: str) -> None:
 def _main(job_file: Path) -> int:
     """Be one process of a run on several devices; the first one says how it went."""
     first = int(os.environ["LOCAL_RANK"]) == 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def progress(done: int, total: int) -> None:
         _write(job_file.with_suffix(".progress"), f"{done} {total}")

@@ -1,0 +1,181 @@
+"""The pre-flight: read every image of a source, and say what is wrong before an hour is wasted on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from graft.config.schema import DataConfig
+from graft.data.catalog import open_images
+from graft.data.check_duplicates import check_copies, check_likenesses, group_copies, pair_likenesses
+from graft.data.check_rules import (
+    ColourStatistics,
+    Counts,
+    check_classes,
+    check_images,
+    check_preprocessing,
+    count_images,
+    measure_colours,
+)
+from graft.data.check_walk import Item, Listing, list_folder
+from graft.data.decode import decode_image
+from graft.data.findings import ERROR, SEVERITIES, Finding, find, sort_findings
+from graft.data.image_set import NO_SPLIT, ImageSet, Progress, UInt8Array
+from graft.data.measure import Measurements, measure_files, measure_images
+from graft.data.preprocessing import Preprocessing
+from graft.errors import GraftError
+
+Expect = Callable[[int], Preprocessing]
+"""Returns what the network expects of images with so many channels."""
+
+
+@dataclass(frozen=True, eq=False)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        name: The data set's, or the folder's own.
+        findings: Errors first.
+        items: All images that were listed.
+        counts: Images that can be decoded, per split and label.
+        colours: Statistics of the channels, ``None`` without a sound image.
+        expected: What the network expects.
+        read: Decodes the image with index ``index`` of ``items``.
+        seconds: How long it took.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    items: tuple[Item, ...]
+    counts: Counts
+    colours: ColourStatistics | None
+    expected: Preprocessing
+    read: Callable[[int], UInt8Array]
+    seconds: float
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether training on these images would be a mistake."""
+        return any(finding.severity == ERROR for finding in self.findings)
+
+    def count(self, severity: str) -> int:
+        """Return the number of findings of a severity."""
+        assert severity in SEVERITIES
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def check_source(
+    config: DataConfig,
+    cache_root: Path,
+    expect: Expect,
+    progress: Callable[[str], Progress] | None = None,
+) -> CheckReport:
+    """Check the source that ``config`` names.
+
+    Args:
+        config: The `data` group.
+        cache_root: Folder of the cache; what was decoded once is not decoded again.
+        expect: What the network expects of images with 1 or 3 channels.
+        progress: Makes a listener, called with (done, total), for what it is told is done.
+
+    Raises:
+        GraftError: There is no such source, folder or file at all.
+    """
+    started = time.perf_counter()
+    listen = progress or (lambda words: _ignore)
+    if config.name == "folder" and config.root is not None:
+        root = Path(config.root).expanduser()
+        name = root.resolve().name
+        listing = list_folder(root)
+        names = [item.name for item in listing.items]
+        measured = measure_files(root, names, cache_root, listen("decoding images"))
+        read = partial(_read_file, root, names)
+    else:
+        name = config.name
+        images = open_images(config, cache_root, listen("reading images"))
+        listing = list_images(images)
+        measured = measure_images(
+            images.read, len(images), images.digest, cache_root, listen("decoding images")
+        )
+        read = images.read
+    copies = group_copies(measured)
+    pairs = pair_likenesses(measured, copies, cache_root, listen("comparing images"))
+    counts, colours = count_images(listing.items, measured), measure_colours(measured)
+    expected = expect(_count_channels(measured))
+    findings = [
+        *listing.findings,
+        *check_classes(listing, counts, config),
+        *check_images(listing.items, measured),
+        *check_copies(listing.items, copies),
+        *check_likenesses(listing.items, copies, pairs),
+        *check_preprocessing(listing.items, measured, colours, expected),
+    ]
+    return CheckReport(
+        name=name,
+        findings=sort_findings(findings),
+        items=listing.items,
+        counts=counts,
+        colours=colours,
+        expected=expected,
+        read=read,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def list_images(images: ImageSet) -> Listing:
+    """List an opened set as `list_folder` lists a folder; images that are in no split are left out of it."""
+    splits = [NO_SPLIT] * len(images) if images.official is None else images.official.tolist()
+    items = tuple(
+        Item(name, split, images.class_names[label])
+        for name, split, label in zip(images.item_ids, splits, images.labels.tolist(), strict=True)
+    )
+    return Listing(items, {split: images.class_names for split in sorted(set(splits))})
+
+
+def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str]:
+    """Return the images that must be left out so that no error remains.
+
+    Args:
+        findings: Of a report.
+        on_error: The knob `data.on_error`: ``stop`` refuses any error; ``skip`` and ``quarantine-list`` leave
+            images out, where that helps.
+
+    Raises:
+        GraftError: There is an error, and it stops, or leaving images out does not help.
+    """
+    errors = [finding for finding in findings if finding.severity == ERROR]
+    stopping = [finding for finding in errors if on_error == "stop" or not finding.leave_out]
+    if stopping:
+        listed = "\n".join(f"  - {finding.message} {finding.advice}" for finding in stopping[:_LISTED])
+        more = f"\n  ... and {len(stopping) - _LISTED:,} more" if len(stopping) > _LISTED else ""
+        way_out = (
+            "Images that cause errors can be left out: data.on_error=skip, or quarantine-list to get their list."
+            if all(finding.leave_out for finding in errors)
+            else "Leaving images out does not help here."
+        )
+        raise GraftError(
+            f"Expected images without errors, but found {len(stopping):,}:\n{listed}{more}\n"
+            f"`graft check` shows them. {way_out}"
+        )
+    return frozenset(name for finding in errors for name in finding.leave_out)
+
+
+_LISTED = 10
+"""Errors that a message lists."""
+
+
+def _read_file(root: Path, names: Sequence[str], index: int) -> UInt8Array:
+    return decode_image(root / names[index])
+
+
+def _count_channels(measured: Measurements) -> int:
+    """Return 1 when every sound image is gray, else 3."""
+    sound = measured.sound
+    return 1 if len(sound) and (measured.rows["channels"][sound] == 1).all() else 3
+
+
+def _ignore(done: int, total: int) -> None:
+    """Take news that nobody watches."""
