@@ -3,8 +3,8 @@
     python benchmarks/near_duplicates.py <folder of small images> [--count 3000] [--seed 0]
 
 Originals of 64 to 160 px are composed from the folder's images: mosaics of 2x2 to 4x4, and single images
-enlarged; no source image is used twice. Each original gets one altered copy. Every pair that is reported and is
-not an original with its copy counts as false, also where two source images do look alike.
+enlarged; no source image is used twice. Each original gets one altered copy. Every pair that is reported and
+is not an original with its copy counts as false, also where two source images do look alike.
 """
 
 from __future__ import annotations

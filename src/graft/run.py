@@ -84,6 +84,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
         GraftError: When the run cannot be done as asked, or its loss diverged.
     """
     from graft.data.baselines import count_labels, measure_baselines
+    from graft.data.divide import divide_images
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
     from graft.model.classifier import build_classifier, describe_model
@@ -192,7 +193,8 @@ def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
     """Open the images of a run; a sweep asks for the same ones again and again."""
     same = tuple(
-        (name, getattr(config.data, name)) for name in ("name", "root", "table", "render_count", "render_seed")
+        (name, getattr(config.data, name))
+        for name in ("name", "root", "table", "render_count", "render_seed")
     )
     cache = Path(config.paths.root).resolve() / "cache"
     if (same, cache) not in _OPENED:

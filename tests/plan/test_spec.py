@@ -39,6 +39,8 @@ READ_ONLY_UNDER = {
     "loss.focal_gamma": {"loss.name": "focal"},
     "backbone.hidden_size": {"backbone.name": "row_gru"},
     "backbone.layers": {"backbone.name": "row_gru"},
+    "data.fold": {"data.folds": 5},
+    "data.fold_repeat": {"data.folds": 5},
     "backbone.allow_partial": {"transfer.method": "fine_tune", "backbone.weights": "glyphs"},
 }
 #: Knobs that are valid only under other knobs.
@@ -101,7 +103,7 @@ def test_facts_change_the_key(fact, build_config):
 
 
 def test_every_fact_is_tested():
-    elsewhere = {"official_splits", "weights_sha256", "weights_name"}
+    elsewhere = {"official_splits", "grouped", "split_sha256", "weights_sha256", "weights_name"}
     assert {item.name for item in fields(Facts)} == set(OTHER_FACTS) | elsewhere
 
 
@@ -128,6 +130,53 @@ def test_sizes_are_out_of_the_key_where_the_data_set_brings_the_split(official, 
 def test_the_share_of_validation_is_out_of_the_key_where_its_labels_are_counted(build_config):
     counted = {"data.labels_per_class": 5, "data.val_labels_per_class": 2}
     assert key_of(build_config(counted | {"data.val_size": 0.5})) == key_of(build_config(counted))
+
+
+def test_with_groups_the_share_of_validation_counts_even_then(build_config):
+    counted = {"data.labels_per_class": 5, "data.val_labels_per_class": 2}
+    grouped = replace(FACTS, grouped=True)
+    assert key_of(build_config(counted | {"data.val_size": 0.5}), grouped) != key_of(
+        build_config(counted), grouped
+    )
+
+
+FOLDED = {"data.folds": 5}
+
+
+@pytest.mark.parametrize("official", [(), ("test",), ("test", "val")])
+def test_folds_are_drawn_whatever_splits_the_data_set_brings(official, build_config):
+    facts = replace(FACTS, official_splits=official)
+    usual = key_of(build_config(FOLDED), facts)
+    assert key_of(build_config(FOLDED | {"data.test_size": 0.5}), facts) == usual
+    for changes in (
+        {"data.fold": 1},
+        {"data.fold_repeat": 1},
+        {"data.split_seed": 1},
+        {"data.val_size": 0.5},
+    ):
+        assert key_of(build_config(FOLDED | changes), facts) != usual, changes
+
+
+def test_folds_are_replicates_of_one_condition(build_config):
+    usual = specify(build_config(FOLDED), FACTS).condition
+    for changes in ({"data.fold": 3}, {"data.fold_repeat": 2}, {"data.fold": 1, "seed": 4}):
+        assert specify(build_config(FOLDED | changes), FACTS).condition == usual, changes
+    assert specify(build_config({"data.folds": 10}), FACTS).condition != usual
+    assert specify(build_config(), FACTS).condition != usual
+
+
+def test_a_replayed_split_counts_by_its_content(build_config):
+    replayed = replace(FACTS, split_sha256="c" * 64)
+    config = build_config({"data.split_file": "split.json"})
+    usual = specify(config, replayed)
+    assert usual.labels == "replayed"
+    assert key_of(build_config({"data.split_file": "a copy.json"}), replayed) == usual.key
+    for unread in ({"data.split_seed": 7}, {"data.test_size": 0.5}, {"data.val_size": 0.5}):
+        assert key_of(build_config({"data.split_file": "split.json"} | unread), replayed) == usual.key
+    other = specify(config, replace(FACTS, split_sha256="e" * 64))
+    assert other.key != usual.key
+    assert other.condition != usual.condition
+    assert specify(config, FACTS).condition != usual.condition
 
 
 def test_the_order_of_keys_and_the_spelling_of_numbers_do_not_count(build_config):
@@ -171,7 +220,7 @@ def test_in_a_grid_from_scratch_has_no_depth(depth, build_config):
     assert key_of(build_config({"transfer.freeze_depth": depth}), grid=True) == key_of(build_config())
 
 
-AXES = {"seed": 3, "data.labels_per_class": 5}
+AXES = {"seed": 3, "data.labels_per_class": 5, "data.label_fraction": 0.5}
 ARM_OR_TRIAL = {"optim.lr": 0.5, "backbone.name": "cnn2", "loss.name": "focal", "augment.name": "flip_crop"}
 CONDITION = {
     "data.split_seed": 1,
@@ -195,3 +244,4 @@ def test_the_condition_is_what_all_runs_of_a_comparison_share(build_config):
 def test_labels_are_named(build_config):
     assert specify(build_config(), FACTS).labels == "all"
     assert specify(build_config({"data.labels_per_class": 5}), FACTS).labels == "5"
+    assert specify(build_config({"data.label_fraction": 0.07}), FACTS).labels == "7%"

@@ -239,7 +239,7 @@ class TrainerConfig:
         None, "smoke only: optimizer steps, and batches of each evaluation", low=1
     )
     accumulate: int = knob(1, "micro-batches per optimizer step", low=1, keyed=False)
-    precision: str = knob("32", "arithmetic", choices=("32", "bf16-mixed", "16-mixed", "auto"))
+    precision: str = knob("32", "arithmetic", choices=("32", "bf16-mixed", "16-mixed"))
     accelerator: str = knob("auto", "kind of device", choices=("auto", "cpu", "gpu"), keyed=False)
     devices: int = knob(1, "processes per node, one device each", low=1, keyed=False)
     num_nodes: int = knob(1, "machines", low=1, keyed=False)

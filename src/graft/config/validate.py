@@ -175,6 +175,49 @@ def _check_data(config: Config) -> Iterator[_Together]:
         yield _Together(("data.std",), f"Expected `data.std` above 0 in every channel, but got {data.std}.")
 
 
+def _check_source(config: Config) -> Iterator[_Together]:
+    data = config.data
+    if data.name == "table" and data.table is None:
+        yield _Together(
+            ("data.name", "data.table"), "Expected `data.table=<file>` with `data=table`, but got none."
+        )
+    if data.name != "table" and data.table is not None:
+        yield _Together(
+            ("data.name", "data.table"),
+            f"Expected `data=table` with `data.table`, but got {data.name!r}, which reads no table.",
+        )
+
+
+def _check_split(config: Config) -> Iterator[_Together]:
+    data = config.data
+    if data.label_fraction == 0:
+        yield _Together(("data.label_fraction",), "Expected `data.label_fraction` above 0, but got 0.")
+    if data.label_fraction is not None and data.labels_per_class is not None:
+        yield _Together(
+            ("data.label_fraction", "data.labels_per_class"),
+            "Expected one label budget, but got both `data.label_fraction` and `data.labels_per_class`.",
+        )
+    if data.folds is not None and data.fold >= data.folds:
+        yield _Together(
+            ("data.fold", "data.folds"),
+            f"Expected `data.fold` between 0 and {data.folds - 1} with `data.folds={data.folds}`, "
+            f"but got {data.fold}.",
+        )
+    if data.folds is None and (data.fold or data.fold_repeat):
+        yield _Together(
+            ("data.fold", "data.fold_repeat", "data.folds"),
+            "Expected `data.folds=<how many>` beside `data.fold` and `data.fold_repeat`, but got none.",
+        )
+    drawing = ("labels_per_class", "val_labels_per_class", "label_fraction", "folds")
+    also = [f"data.{name}" for name in drawing if getattr(data, name) is not None]
+    if data.split_file is not None and also:
+        yield _Together(
+            ("data.split_file", *also),
+            "Expected `data.split_file` to say alone which images train, choose and test, but got "
+            f"{', '.join(f'`{key}`' for key in also)} beside it.",
+        )
+
+
 def _check_optim(config: Config) -> Iterator[_Together]:
     optim = config.optim
     if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
@@ -218,4 +261,12 @@ def _check_places(config: Config) -> Iterator[_Together]:
             )
 
 
-_COMBINATIONS = (_check_method, _check_data, _check_optim, _check_trainer, _check_places)
+_COMBINATIONS = (
+    _check_method,
+    _check_data,
+    _check_source,
+    _check_split,
+    _check_optim,
+    _check_trainer,
+    _check_places,
+)

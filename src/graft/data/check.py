@@ -22,7 +22,7 @@ from graft.data.check_rules import (
 )
 from graft.data.check_walk import Item, Listing, list_folder
 from graft.data.decode import decode_image
-from graft.data.findings import ERROR, SEVERITIES, Finding, find, sort_findings
+from graft.data.findings import ERROR, SEVERITIES, Finding, sort_findings
 from graft.data.image_set import NO_SPLIT, ImageSet, Progress, UInt8Array
 from graft.data.measure import Measurements, measure_files, measure_images
 from graft.data.preprocessing import Preprocessing
@@ -44,7 +44,7 @@ class CheckReport:
         colours: Statistics of the channels, ``None`` without a sound image.
         expected: What the network expects.
         read: Decodes the image with index ``index`` of ``items``.
-        seconds: How long it took.
+        seconds: How long reading and comparing took.
     """
 
     name: str
@@ -86,6 +86,7 @@ def check_source(
     """
     started = time.perf_counter()
     listen = progress or (lambda words: _ignore)
+    read: Callable[[int], UInt8Array]
     if config.name == "folder" and config.root is not None:
         root = Path(config.root).expanduser()
         name = root.resolve().name
@@ -104,6 +105,7 @@ def check_source(
     copies = group_copies(measured)
     pairs = pair_likenesses(measured, copies, cache_root, listen("comparing images"))
     counts, colours = count_images(listing.items, measured), measure_colours(measured)
+    seconds = time.perf_counter() - started
     expected = expect(_count_channels(measured))
     findings = [
         *listing.findings,
@@ -121,7 +123,7 @@ def check_source(
         colours=colours,
         expected=expected,
         read=read,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
 
 
@@ -132,7 +134,7 @@ def list_images(images: ImageSet) -> Listing:
         Item(name, split, images.class_names[label])
         for name, split, label in zip(images.item_ids, splits, images.labels.tolist(), strict=True)
     )
-    return Listing(items, {split: images.class_names for split in sorted(set(splits))})
+    return Listing(items, dict.fromkeys(sorted(set(splits)), images.class_names))
 
 
 def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str]:
@@ -152,7 +154,7 @@ def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str
         listed = "\n".join(f"  - {finding.message} {finding.advice}" for finding in stopping[:_LISTED])
         more = f"\n  ... and {len(stopping) - _LISTED:,} more" if len(stopping) > _LISTED else ""
         way_out = (
-            "Images that cause errors can be left out: data.on_error=skip, or quarantine-list to get their list."
+            "They can be left out: data.on_error=skip, or quarantine-list, which writes their list too."
             if all(finding.leave_out for finding in errors)
             else "Leaving images out does not help here."
         )

@@ -60,7 +60,7 @@ def pair_likenesses(
 def near_duplicate_groups(
     images: ImageSet, cache_root: Path, progress: Progress | None = None, *, root: Path | None = None
 ) -> Int64Array:
-    """Return the group of each image, ``(N,)``, so that a split can keep equal and nearly equal ones together.
+    """Return the group of each image, ``(N,)``, so that a split can keep copies and near copies together.
 
     Args:
         images: The set, all of its images sound.
@@ -113,10 +113,12 @@ def check_likenesses(items: Sequence[Item], copies: Int64Array, pairs: Int64Arra
             yield find("near_leak", words, names, leave_out=_leave_evaluation(ours))
         if len(labels) > 1:
             shown = next((link for link in links if items[link[0]].label != items[link[1]].label), links[0])
-            words = f"Nearly the same picture is labelled {' and '.join(map(repr, labels))}: {_say_pair(items, shown)}."
+            said = " and ".join(map(repr, labels))
+            words = f"Nearly the same picture is labelled {said}: {_say_pair(items, shown)}."
             yield find("near_contradiction", words, names)
         elif len(splits) == 1:
-            words = f"{len(ours)} images of class {labels[0]!r} show nearly the same: {_say_pair(items, links[0])}."
+            said = f"{len(ours)} images of class {labels[0]!r}"
+            words = f"{said} show nearly the same: {_say_pair(items, links[0])}."
             yield find("near_duplicates", words, names)
 
 

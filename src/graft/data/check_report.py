@@ -1,4 +1,4 @@
-"""Show what a check found: a table for the terminal, JSON for programs, a page with thumbnails for the eye."""
+"""Show what a check found: a table for the terminal, JSON for programs, a page with thumbnails for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from rich.table import Table
 from graft.data.cache import write_whole
 from graft.data.check import CheckReport
 from graft.data.findings import ERROR, INFO, KINDS, SPLIT_WORDS, WARNING, Finding
-from graft.errors import GraftError
 
 SHOWN_FINDINGS = 40
 """Findings of a kind that the page shows; the JSON holds all."""
@@ -33,7 +32,7 @@ _STYLES = {ERROR: "bold red", WARNING: "yellow", INFO: "blue"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail: where the image is, how it is labelled, and its pixels as a data URI; none if unreadable."""
+    """A thumbnail: where the image is, how it is labelled, and its pixels as a data URI, if any."""
 
     name: str
     label: str
@@ -98,16 +97,15 @@ def render_page(report: CheckReport) -> str:
 def render_summary(report: CheckReport) -> Table:
     """Return a table with a row for each kind that was found."""
     table = Table(box=box.SIMPLE_HEAD, title=f"graft check: {escape(report.name)}", title_justify="left")
-    for column in ("severity", "what", "found", "for example", "what to do"):
+    for column in ("severity", "found", "what", "for example, and what to do"):
         table.add_column(column, justify="right" if column == "found" else "left", overflow="fold")
     for kind, findings in _by_kind(report.findings).items():
         severity = KINDS[kind].severity
         table.add_row(
             f"[{_STYLES[severity]}]{severity}[/]",
-            KINDS[kind].title,
             f"{len(findings):,}",
-            escape(findings[0].message),
-            KINDS[kind].advice,
+            KINDS[kind].title,
+            f"{escape(findings[0].message)}\n[dim]{KINDS[kind].advice}[/]",
         )
     return table
 

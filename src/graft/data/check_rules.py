@@ -10,7 +10,7 @@ import numpy as np
 
 from graft.config.schema import DataConfig
 from graft.data.check_walk import Item, Listing
-from graft.data.findings import SPLIT_WORDS, Finding, find
+from graft.data.findings import SPLIT_WORDS, Finding, find, say_count
 from graft.data.image_set import NO_SPLIT, TEST, TRAIN, VAL
 from graft.data.measure import Measurements
 from graft.data.near_duplicates import SMALLEST_SIDE
@@ -74,7 +74,7 @@ def _compare_splits(listing: Listing, counts: Counts, names: Sequence[str]) -> I
         word, here = SPLIT_WORDS[split], counts.get(split, Counter())
         for name in listing.classes[split]:
             if name not in names:
-                words = f"Class {name!r} has {here[name]:,} images in {word} and none in train."
+                words = f"Class {name!r} has {say_count(here[name], 'image')} in {word} and none in train."
                 yield find("class_only_in_evaluation", words, [_place(split, name)])
         for name in names:
             if not here[name]:
@@ -99,14 +99,14 @@ def _compare_sizes(sizes: dict[str, int], config: DataConfig) -> Iterator[Findin
     k = config.labels_per_class
     for name, size in sizes.items():
         if k is not None and size < k:
-            words = f"Class {name!r} has {size:,} images; data.labels_per_class asks for {k:,}."
+            words = f"Class {name!r} has {say_count(size, 'image')}; data.labels_per_class asks for {k:,}."
             yield find("fewer_than_k", words, [name])
         elif size < FEW_IMAGES:
-            yield find("few_images", f"Class {name!r} has {size:,} images.", [name])
+            yield find("few_images", f"Class {name!r} has {say_count(size, 'image')}.", [name])
     most, least = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     if sizes[most] > LARGEST_IMBALANCE * sizes[least]:
         words = (
-            f"Class {most!r} has {sizes[most]:,} images, {least!r} has {sizes[least]:,}: "
+            f"Class {most!r} has {say_count(sizes[most], 'image')}, {least!r} has {sizes[least]:,}: "
             f"{sizes[most] / sizes[least]:.1f} times as many."
         )
         yield find("imbalance", words, [most, least])
@@ -124,13 +124,15 @@ def check_images(items: Sequence[Item], measured: Measurements) -> Iterator[Find
     if odd:
         worst = int(sound[int(np.argmax(aspect))])
         words = (
-            f"{len(odd):,} images are more than {LARGEST_ASPECT:g} times as long as wide; the oddest, "
+            f"{say_count(len(odd), 'image')} more than {LARGEST_ASPECT:g} times as long as wide; the oddest, "
             f"{items[worst].name}, has {measured.rows['width'][worst]} x {measured.rows['height'][worst]} px."
         )
         yield find("odd_aspect", words, (items[index].name for index in odd), whole_set=True)
     tiny = sound[np.minimum(height, width) < SMALLEST_SIDE].tolist()
     if tiny:
-        words = f"{len(tiny):,} images have a side below {SMALLEST_SIDE} px and were compared exactly only."
+        words = (
+            f"{say_count(len(tiny), 'image')} with a side below {SMALLEST_SIDE} px, compared exactly only."
+        )
         names = (items[index].name for index in tiny)
         yield find("near_duplicates_unknown", words, names, whole_set=True)
 
@@ -147,8 +149,8 @@ def check_preprocessing(
     small = sound[shorter * LARGEST_ENLARGEMENT < expected.size].tolist()
     if small:
         words = (
-            f"{len(small):,} of {len(sound):,} images have a shorter side of less than half of the network's "
-            f"{expected.size} px; the median is {int(np.median(shorter))} px."
+            f"{say_count(len(small), 'image')} of {len(sound):,} with a shorter side below half of the "
+            f"network's {expected.size} px; the median is {int(np.median(shorter))} px."
         )
         yield find("small_images", words, (items[index].name for index in small), whole_set=True)
     if statistics is None:
@@ -158,8 +160,8 @@ def check_preprocessing(
     ratios = [own / s for own, s in zip(std, expected.std, strict=True)]
     if max(gaps) > LARGEST_MEAN_GAP or min(ratios) < STD_RATIO[0] or max(ratios) > STD_RATIO[1]:
         words = (
-            f"Channel means are {_numbers(mean)}, expected {_numbers(expected.mean)}; standard deviations are "
-            f"{_numbers(std)}, expected {_numbers(expected.std)}."
+            f"Channel means are {_numbers(mean)}, expected {_numbers(expected.mean)}; "
+            f"standard deviations are {_numbers(std)}, expected {_numbers(expected.std)}."
         )
         yield find("channel_statistics", words)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from graft.data.decode import IMAGE_SUFFIXES
-from graft.data.findings import Finding, find
+from graft.data.findings import Finding, find, say_count
 from graft.data.folder import SPLIT_NAMES
 from graft.data.image_set import NO_SPLIT, TRAIN
 from graft.errors import GraftError
@@ -77,11 +77,12 @@ def list_folder(root: Path) -> Listing:
                 _walk_class(walk, folder, split, folder.name)
         classes[split] = tuple(dict.fromkeys(names))
     for kind, message, paths in (
-        ("stray_file", "{} files are no images by their ending and are passed over.", walk.strays),
-        ("misplaced_image", "{} images lie outside every class folder and are passed over.", walk.misplaced),
+        ("stray_file", "{} passed over, no image by its ending.", walk.strays),
+        ("misplaced_image", "{} passed over, outside every class folder.", walk.misplaced),
     ):
         if paths:
-            walk.findings.append(find(kind, message.format(f"{len(paths):,}"), sorted(paths), whole_set=True))
+            words = message.format(say_count(len(paths), "file"))
+            walk.findings.append(find(kind, words, sorted(paths), whole_set=True))
     return Listing(tuple(walk.items), classes, tuple(walk.findings))
 
 

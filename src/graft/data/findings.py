@@ -81,6 +81,15 @@ def find(
     return Finding(kind, message, kept, len(named), tuple(leave_out))
 
 
+def say_count(count: int, word: str) -> str:
+    """Write a number with its word.
+
+    >>> say_count(1, "image"), say_count(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
 def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Put errors first, then in the order of `KINDS`, then by path."""
     order = list(KINDS)
@@ -93,9 +102,6 @@ def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 KINDS = {
-    "source_refused": Kind(
-        ERROR, "data set that cannot be opened", "Do what the message says, then check again."
-    ),
     "layout": Kind(
         ERROR,
         "layout that is not a folder per class",

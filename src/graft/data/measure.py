@@ -99,7 +99,7 @@ def measure_files(
         for column in _MEASURED:
             rows[column][chunk] = measured[column]
         for index, fault in zip(chunk, found, strict=True):
-            faults[index] = fault
+            faults[index] = fault.replace(f"{root}{os.sep}", "")
         done += len(chunk)
         if progress is not None:
             progress(done, len(names))

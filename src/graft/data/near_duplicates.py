@@ -165,7 +165,7 @@ def _encode(luma: Float32Array) -> Float32Array:
     frequency = np.sqrt(order[:, None] ** 2 + order[None, :] ** 2).astype(np.float32)
     kept = (frequency > 0) & (frequency <= _FREQUENCIES)
     codes = np.einsum("ky,nyx,lx->nkl", basis, luma, basis, optimize=True) * frequency
-    codes = codes.reshape(len(luma), -1)[:, kept.ravel()]
+    codes = codes.reshape(len(luma), _FREQUENCIES**2)[:, kept.ravel()]
     noise = _NOISE * np.sqrt((frequency[kept] ** 2).sum())
     lengths = np.sqrt((codes**2).sum(axis=1, keepdims=True) + noise**2)
     return np.asarray(codes / lengths, dtype=np.float32)

@@ -35,6 +35,15 @@ _KEYED_ELSEWHERE = frozenset(
     for name in names
 )
 
+#: Knobs that decide which images train, choose and test.
+_SPLIT_KNOBS = (
+    "labels_per_class", "val_labels_per_class", "label_fraction", "test_size", "val_size", "split_seed",
+    "folds", "fold", "fold_repeat",
+)  # fmt: skip
+
+#: Knobs of the split that differ inside one comparison: label budgets, and the replicates beside the seed.
+_AXES = ("labels_per_class", "label_fraction", "fold", "fold_repeat")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -47,6 +56,8 @@ class Facts:
         weights_name: Name for people, without a path.
         preprocessing: The preprocessing in effect, from the weights or overridden.
         precision: Arithmetic after ``auto`` was resolved.
+        grouped: Whether the images have groups, which splits do not divide.
+        split_sha256: Hash of the split that is replayed, None where a split is made.
         processes: Processes times micro-batches where a BatchNorm trains on the statistics of each, else 1.
     """
 
@@ -57,6 +68,8 @@ class Facts:
     preprocessing: Mapping[str, Any]
     precision: str
     processes: int = 1
+    grouped: bool = False
+    split_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,13 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
 
 
 def describe_labels(config: Config) -> str:
-    """Return the label budget as text: the images per class, or ``all``."""
-    return "all" if config.data.labels_per_class is None else str(config.data.labels_per_class)
+    """Return the label budget as text: images per class, a percentage, ``all`` or ``replayed``."""
+    data = config.data
+    if data.split_file is not None:
+        return "replayed"
+    if data.label_fraction is not None:
+        return f"{100 * data.label_fraction:.12g}%"
+    return "all" if data.labels_per_class is None else str(data.labels_per_class)
 
 
 def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
@@ -130,12 +148,10 @@ def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
 
 def _fact_values(config: Config, facts: Facts, knobs: dict[str, Any]) -> dict[str, Any]:
     """Return what the facts say, and drop from ``knobs`` what they leave without effect."""
-    if "test" in facts.official_splits:  # nothing is carved out
-        knobs.pop("data.test_size", None)
-        knobs.pop("data.split_seed", None)
-    if "val" in facts.official_splits or config.data.val_labels_per_class is not None:
-        knobs.pop("data.val_size", None)
-    return {
+    for name in _unread_split_knobs(config, facts):
+        knobs.pop(f"data.{name}", None)
+    replayed = {"split": facts.split_sha256} if facts.split_sha256 else {}
+    return replayed | {
         "data": facts.data_digest,
         "weights": facts.weights_sha256,
         "preprocessing": dict(facts.preprocessing),
@@ -144,18 +160,39 @@ def _fact_values(config: Config, facts: Facts, knobs: dict[str, Any]) -> dict[st
     }
 
 
+def _unread_split_knobs(config: Config, facts: Facts) -> set[str]:
+    """Return the knobs of the split that nothing reads, because of the data set or of another knob."""
+    data = config.data
+    if facts.split_sha256 is not None:
+        return set(_SPLIT_KNOBS)
+    unread = {name for name in ("folds", "label_fraction") if getattr(data, name) is None}
+    if data.folds is not None:
+        unread.add("test_size")  # the held-out fold is the test set, and validation comes from the others
+    else:
+        unread |= {"fold", "fold_repeat"}
+        if "test" in facts.official_splits:  # nothing is carved out
+            unread |= {"test_size", "split_seed"}
+        if "val" in facts.official_splits:
+            unread.add("val_size")
+    if data.val_labels_per_class is not None and not facts.grouped:
+        unread.add("val_size")
+    return unread
+
+
 def _condition(config: Config, facts: Facts) -> dict[str, Any]:
     """Return what all runs of one comparison share: data, splits, training budget, selection metric.
 
-    Seed and label budget are axes of a comparison; backbone, weights and preprocessing belong to the arm.
+    Seed, fold and label budget are axes of a comparison; backbone, weights and preprocessing belong to the
+    arm.
     """
     knobs = _keyed_knobs(config, "")
     kept = {
         key: value for key, value in knobs.items() if key.startswith(("data.", "trainer.")) or key == "metric"
     }
-    kept.pop("data.labels_per_class")
     values = _fact_values(config, facts, kept)
-    return kept | {key: values[key] for key in ("data", "precision")}
+    for axis in _AXES:
+        kept.pop(f"data.{axis}", None)
+    return kept | {key: values[key] for key in ("data", "precision", "split") if key in values}
 
 
 def _keyed_knobs(section: Any, prefix: str) -> dict[str, Any]:

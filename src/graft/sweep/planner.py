@@ -52,11 +52,8 @@ def make_plan(
     Raises:
         GraftError: When a cell is impossible, or the grid is empty.
     """
-    if not cells:
-        raise GraftError("Expected a grid with at least one run, but it is empty.")
     several = len(cells) > 1
-    configs = [normalise(cell.config, grid=several) for cell in cells]
-    _require_all_valid(configs)
+    configs = normalise_cells(cells)
     specs: dict[str, RunSpec] = {}
     for config in configs:
         spec = specify(config, gather_facts(config), grid=several)
@@ -68,11 +65,23 @@ def make_plan(
         if twin is not None:
             spec = specify(twin, gather_facts(twin), grid=several)
             specs.setdefault(spec.key, spec)
-    ordered = sorted(
-        specs.values(), key=lambda spec: spec.seed
-    )  # whole replicates first: an early look is a fair one
+    # Whole replicates first, so that an early look is a fair one.
+    ordered = sorted(specs.values(), key=lambda spec: spec.seed)
     done = frozenset(key for key in specs if key in finished)
     return Plan(tuple(ordered), done, merged, len(specs) - asked)
+
+
+def normalise_cells(cells: Sequence[Cell]) -> list[Config]:
+    """Return the one spelling of every cell, all of them valid.
+
+    Raises:
+        GraftError: With all complaints, or because the grid is empty.
+    """
+    if not cells:
+        raise GraftError("Expected a grid with at least one run, but it is empty.")
+    configs = [normalise(cell.config, grid=len(cells) > 1) for cell in cells]
+    _require_all_valid(configs)
+    return configs
 
 
 def _require_all_valid(configs: Sequence[Config]) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
@@ -17,16 +17,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
-from graft.config.load import to_config
 from graft.config.schema import Config
 from graft.errors import GraftError, RunFailedError
 from graft.plan.spec import RunSpec
 from graft.progress import show_progress
-from graft.sweep.grid import compose_cells
-from graft.sweep.planner import Plan, make_plan
+from graft.sweep.grid import Cell, compose_cells
+from graft.sweep.planner import Plan, make_plan, normalise_cells
 from graft.sweep.pool import Pool, share_of_threads
 from graft.sweep.show import SweepProgress, show_failures, show_plan
 from graft.sweep.worker import Outcome
+
+if TYPE_CHECKING:
+    from graft.track.store import Store
 
 #: Hydra instantiates plug-ins of this package only: see src/hydra_plugins/graft.py.
 _PLUGIN_PACKAGE = "hydra_plugins.graft"
@@ -110,43 +112,41 @@ class GraftSweeper(Sweeper):
             GraftError: When the grid is impossible.
             RunFailedError: When a run did not finish.
         """
-        from graft.run import decode_images, gather_facts
-        from graft.track.reader import finished_runs
         from graft.track.store import open_store
         from graft.track.writer import close_dead_runs, start_sweep
 
-        assert self.context is not None
-        assert self.config is not None
         console = Console()
-        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        cells = compose_cells(self.context.config_loader, self.config, overrides)
-        config = cells[0].config if cells else to_config(self.config)
+        cells = self._compose(arguments)
+        config = normalise_cells(cells)[0]  # mistakes are told before anything is written
         store = open_store(config.tracking.uri, Path(config.paths.root))
         close_dead_runs(store)
-        with show_progress(console, "reading images") as progress:
-            plan = make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
-        show_plan(console, plan)
+        plan = _prepare(cells, store, console)
         if config.sweep.dry_run:
             return None
-        with show_progress(console, "decoding images") as progress:
-            for spec in _one_of_each_input(plan.missing):
-                decode_images(spec, progress)
-        command = _command()
-        parent = start_sweep(store, config.tracking.experiment, plan.specs, command)
+        parent = start_sweep(store, config.tracking.experiment, plan.specs, _command())
         try:
             outcomes = self._launch(plan, config, parent.run_id, console)
         except KeyboardInterrupt:
             parent.end("killed", "interrupted")
             raise
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
-        if failed:
-            close_dead_runs(store)
-        parent.end("failed" if failed else "finished", f"{len(failed)} runs did not finish" if failed else "")
-        show_failures(console, plan.specs, outcomes, command)
-        if failed:
-            raise RunFailedError(f"{len(failed)} of {len(plan.specs)} runs did not finish.")
-        console.print(f"All runs are finished. For the answer: graft compare {config.tracking.experiment}")
-        return None
+        if not failed:
+            parent.end("finished")
+            console.print(
+                f"All runs are finished. For the answer: graft compare {config.tracking.experiment}"
+            )
+            return None
+        close_dead_runs(store)
+        parent.end("failed", f"{len(failed)} runs did not finish")
+        show_failures(console, plan.specs, outcomes, _command())
+        raise RunFailedError(f"{len(failed)} of {len(plan.specs)} runs did not finish.")
+
+    def _compose(self, arguments: list[str]) -> list[Cell]:
+        """Return the cells of the grid that the configuration and ``arguments`` span."""
+        assert self.context is not None
+        assert self.config is not None
+        overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        return compose_cells(self.context.config_loader, self.config, overrides)
 
     def _launch(self, plan: Plan, config: Config, parent_id: str, console: Console) -> list[Outcome]:
         missing = plan.missing
@@ -155,6 +155,21 @@ class GraftSweeper(Sweeper):
         if isinstance(self.launcher, GraftLauncher):
             return self.launcher.execute(missing, config, parent_id, console)
         raise GraftError("Expected `hydra/launcher=graft`, but got another one.")
+
+
+def _prepare(cells: Sequence[Cell], store: Store, console: Console) -> Plan:
+    """Plan the sweep, show the plan, and decode the images that its runs will see."""
+    from graft.run import decode_images, gather_facts
+    from graft.track.reader import finished_runs
+
+    with show_progress(console, "reading images") as progress:
+        plan = make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
+    show_plan(console, plan)
+    if not plan.specs[0].config.sweep.dry_run:
+        with show_progress(console, "decoding images") as progress:
+            for spec in _one_of_each_input(plan.missing):
+                decode_images(spec, progress)
+    return plan
 
 
 def _one_of_each_input(specs: Sequence[RunSpec]) -> list[RunSpec]:

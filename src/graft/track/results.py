@@ -16,6 +16,7 @@ import yaml
 
 from graft.config.load import to_plain
 from graft.config.schema import Config
+from graft.data.replay import describe_split
 from graft.plan.spec import RunSpec
 from graft.track.store import Store
 from graft.track.writer import RunWriter
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Split, fitted: Fitted) -> None:
     """Record the final numbers of a run, and what is needed to check them.
 
-    Artifacts: ``config.yaml``; ``split.json`` (hash and indices); ``predictions.npz`` (index, label and class
-    scores of every test image); ``confusion.json`` (rows are true classes).
+    Artifacts: ``config.yaml``; ``split.json`` (hashes and indices); ``predictions.npz`` (index, label and
+    class scores of every test image); ``confusion.json`` (rows are true classes).
     """
     numbers = {f"val/{name}": value for name, value in fitted.validation.items()}
     numbers |= {f"test/{name}": value for name, value in fitted.test_metrics.items()}
@@ -47,7 +48,7 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
-        _write_json(folder / "split.json", _describe_split(split))
+        _write_json(folder / "split.json", describe_split(split, images.digest))
         confusion = {"class_names": list(images.class_names), "counts": fitted.test.confusion().tolist()}
         _write_json(folder / "confusion.json", confusion)
         np.savez_compressed(
@@ -117,11 +118,6 @@ def drop_weights(root: Path, keys: set[str]) -> int:
             shutil.rmtree(folder)
             dropped += 1
     return dropped
-
-
-def _describe_split(split: Split) -> dict[str, Any]:
-    parts = {"train": split.train, "val": split.val, "test": split.test}
-    return {"sha256": split.digest} | {name: part.tolist() for name, part in parts.items()}
 
 
 def _write_json(path: Path, value: Any) -> None:
