@@ -12,7 +12,7 @@ ROOT ?= runs
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain train sweep compare ui test test-all check format bench clean
+.PHONY: help install demo pretrain train sweep compare ui test test-all check format bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -67,6 +67,11 @@ format: $(READY)  ## let ruff format and sort
 
 bench: $(READY)  ## measure what the README claims, results under benchmarks/
 	@$(RUN) benchmarks/overhead.py $(ARGS)
+
+docs: $(READY)  ## write the generated tables of docs/ and of the model registry anew
+	@$(RUN) -m graft.model.table --docs > docs/stages.md
+	@$(RUN) -m graft.model.table --models > src/graft/config/torchvision_models.json.new
+	@mv src/graft/config/torchvision_models.json.new src/graft/config/torchvision_models.json
 
 clean:  ## remove caches and build leftovers; runs and .venv stay
 	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -206,7 +206,7 @@ def render(results: list[Result], machine: dict[str, str]) -> str:
         f"Medians of {REPEATS} interleaved repeats. {facts}.",
         "",
         "| case | plain, ms a step | graft, ms a step | plain / graft | extra, ms | further run starts in, s "
-        + "| largest difference in weights | claim holds |",
+        "| largest difference in weights | claim holds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:

@@ -39,11 +39,14 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
         GraftError: When the images or the weights are not there, or not sound.
     """
     from graft.data.divide import divide_images
+    from graft.model.classifier import check_fit
     from graft.train.statistics import count_statistics
 
     images = open_run_images(config, progress)
     replayed = config.data.split_file is not None
     preprocessing = _find_preprocessing(config, images)
+    size, channels = preprocessing.size, preprocessing.channels
+    check_fit(config, num_classes=len(images.class_names), channels=channels, image_size=size)
     weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
     return Facts(
         data_digest=images.digest,
@@ -54,7 +57,7 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
         weights_name=weights.name if weights else "none",
         preprocessing=preprocessing.to_dict(),
         precision=config.trainer.precision,
-        processes=count_statistics(config, channels=preprocessing.channels, image_size=preprocessing.size),
+        processes=count_statistics(config, channels=channels, image_size=size),
     )
 
 
@@ -118,8 +121,9 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
 
     # train, track
     store = open_store(config.tracking.uri, root) if _records() else None
-    notes += _describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
-    about = describe_model(classifier) | {"notes": "\n".join(notes)} | _describe_source(source, images)
+    notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
+    about = describe_model(classifier) | {"notes": "\n".join(notes)}
+    about |= _describe_choices(config) | _describe_source(source, images)
     with recording(store, spec, parent_id, notes=about) as recorder:
         steps_done = (lambda step: progress(step, budget.total_steps)) if progress else None
         fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=steps_done)
@@ -160,7 +164,7 @@ def _plan_batches(
     return batches, budget
 
 
-def _describe_input(config: Config, images: ImageSet, preprocessing: Preprocessing) -> list[str]:
+def describe_input(config: Config, images: ImageSet, preprocessing: Preprocessing) -> list[str]:
     """Say what a user may not expect of how the network sees the images."""
     lines = []
     if images.channels < preprocessing.channels:
@@ -169,13 +173,21 @@ def _describe_input(config: Config, images: ImageSet, preprocessing: Preprocessi
         )
     if images.channels > preprocessing.channels:
         lines.append(f"Colour images become luma for the one channel of {config.backbone.name}.")
-    overridden = [
+    return lines
+
+
+def _describe_choices(config: Config) -> dict[str, str]:
+    """Return what a user chose against what the weights say, for the record and the report."""
+    if config.backbone.weights == "none":
+        return {}
+    names = [
         name for name in ("image_size", "resize", "mean", "std") if getattr(config.data, name) is not None
     ]
-    if overridden and config.backbone.weights != "none":
-        listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in overridden)
-        lines.append(f"Preprocessing of the weights overridden by {listed}.")
-    return lines
+    listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in names)
+    told = {"preprocessing_override": listed} if names else {}
+    if config.backbone.allow_partial:
+        told["partial_weights"] = f"{config.backbone.name} took what fits of {config.backbone.weights}"
+    return told
 
 
 def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:

@@ -72,6 +72,8 @@ def _show_run(console: Console, config: Config, record: RunRecord) -> None:
     )
     for note in filter(None, notes.get("notes", "").splitlines()):
         console.print(f"  {escape(note)}", highlight=False)
+    if "preprocessing_override" in notes:
+        console.print(f"  overridden: {escape(notes['preprocessing_override'])}", highlight=False)
     for name in (f"val/{config.metric}", f"test/{config.metric}", "train_seconds"):
         console.print(f"  {name:<20} {record.metrics[name]:.4g}")
 

@@ -16,7 +16,11 @@ from graft.track.record import RunRecord
 ENOUGH_SEEDS = 5
 
 #: Notes of runs that belong into the report, with the words that introduce them.
-TOLD_NOTES = {"source_contains_target": "Pretraining data"}
+TOLD_NOTES = {
+    "source_contains_target": "Pretraining data",
+    "preprocessing_override": "Preprocessing of the weights overridden",
+    "partial_weights": "Weights loaded partly",
+}
 
 
 def list_doubts(section: Section, selection: Selection) -> list[str]:

@@ -15,7 +15,7 @@ TORCHVISION_DATA_SETS = (
     "cifar10", "cifar100", "fashion_mnist", "svhn", "stl10", "flowers102", "oxford_pets", "dtd", "food101",
     "eurosat",
 )  # fmt: skip
-DATA_SETS = ("digits", "folder", "glyphs", *TORCHVISION_DATA_SETS)
+DATA_SETS = ("digits", "folder", "glyphs", "table", *TORCHVISION_DATA_SETS)
 OWN_BACKBONES = ("small_cnn", "cnn2", "row_rnn", "row_lstm", "row_gru")
 BACKBONES = OWN_BACKBONES + TORCHVISION_BACKBONES
 HEADS = ("linear", "mlp", "cosine", "pretrained_classifier")

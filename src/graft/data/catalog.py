@@ -18,6 +18,7 @@ from graft.data.image_set import (
     UInt8Array,
     hash_arrays,
 )
+from graft.data.table import open_table
 from graft.data.torchvision_sets import open_torchvision
 from graft.data.torchvision_table import TORCHVISION_SETS
 from graft.errors import GraftError, expected_one_of
@@ -75,7 +76,22 @@ def open_folder(config: DataConfig, cache_root: Path, progress: Progress | None 
         channels=scan.channels,
         facts=FACTS["folder"],
         read=scan.read,
+        notes=(f"{scan.ignored} files under data.root are no images of a class, and ignored",)
+        if scan.ignored
+        else (),
     )
+
+
+def open_listed(config: DataConfig, cache_root: Path, progress: Progress | None = None) -> ImageSet:
+    """Open the user's table, ``data.table``; its paths start at ``data.root``, else where it lies."""
+    if config.table is None:
+        raise GraftError(
+            "Expected `data.table` to be a CSV or Parquet file with the columns path and label, but got "
+            "nothing: say data=table data.table=/path/to/table.csv."
+        )
+    table = Path(config.table).expanduser()
+    root = table.parent if config.root is None else Path(config.root).expanduser()
+    return open_table(table, root.resolve(), cache_root, progress)
 
 
 def _hold_in_memory(
@@ -103,5 +119,6 @@ SOURCES: dict[str, Source] = {
     "digits": open_digits,
     "glyphs": open_glyphs,
     "folder": open_folder,
+    "table": open_listed,
     **dict.fromkeys(TORCHVISION_SETS, open_torchvision),
 }

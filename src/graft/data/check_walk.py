@@ -41,16 +41,13 @@ class Listing:
 
 @dataclass
 class _Walk:
-    """What a walk has met so far, as names relative to ``root``."""
+    """What a walk has met so far, as names relative to ``root``; the root's own name is empty."""
 
     root: Path
     items: list[Item] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
     misplaced: list[str] = field(default_factory=list)
-
-    def name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
 
 
 def list_folder(root: Path) -> Listing:
@@ -63,19 +60,19 @@ def list_folder(root: Path) -> Listing:
         what = "is a file" if root.exists() else "does not exist"
         raise GraftError(f"Expected `data.root` to be a folder of images, but {root} {what}.")
     walk = _Walk(root)
-    folders, files = _list_inside(walk, root)
+    folders, files = _list_inside(walk, "")
     _note_outside(walk, files)
     splits = _find_splits(walk, folders)
     classes: dict[int, tuple[str, ...]] = {}
     for split, places in splits.items():
-        names: list[str] = []
+        labels: list[str] = []
         for place in places:
-            inside, loose = (folders, []) if place == root else _list_inside(walk, place)
+            inside, loose = _list_inside(walk, place) if place else (folders, [])
             _note_outside(walk, loose)
             for folder in inside:
-                names.append(folder.name)
-                _walk_class(walk, folder, split, folder.name)
-        classes[split] = tuple(dict.fromkeys(names))
+                labels.append(_leaf(folder))
+                _walk_class(walk, folder, split, labels[-1])
+        classes[split] = tuple(dict.fromkeys(labels))
     for kind, message, paths in (
         ("stray_file", "{} passed over, no image by its ending.", walk.strays),
         ("misplaced_image", "{} passed over, outside every class folder.", walk.misplaced),
@@ -86,41 +83,39 @@ def list_folder(root: Path) -> Listing:
     return Listing(tuple(walk.items), classes, tuple(walk.findings))
 
 
-def _find_splits(walk: _Walk, folders: list[Path]) -> dict[int, list[Path]]:
+def _find_splits(walk: _Walk, folders: list[str]) -> dict[int, list[str]]:
     """Map each split to its folders; complain of what no loader would accept."""
-    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES and _holds_folder(folder)]
+    named = [name for name in folders if name.lower() in SPLIT_NAMES and _holds_folder(walk.root / name)]
     if not named:
-        return {NO_SPLIT: [walk.root]}
-    splits: dict[int, list[Path]] = {}
-    for folder in named:
-        splits.setdefault(SPLIT_NAMES[folder.name.lower()], []).append(folder)
-    others = [folder for folder in folders if folder not in named]
+        return {NO_SPLIT: [""]}
+    splits: dict[int, list[str]] = {}
+    for name in named:
+        splits.setdefault(SPLIT_NAMES[name.lower()], []).append(name)
+    others = [name for name in folders if name not in named]
     if others:
         words = f"The folder holds both splits ({_say(named)}) and classes ({_say(others)})."
-        walk.findings.append(find("layout", words, map(walk.name, others)))
+        walk.findings.append(find("layout", words, others))
     for places in splits.values():
         if len(places) > 1:
-            words = f"The folders {_say(places)} both mean one split."
-            walk.findings.append(find("layout", words, map(walk.name, places)))
+            walk.findings.append(find("layout", f"The folders {_say(places)} both mean one split.", places))
     if TRAIN not in splits:
-        words = f"There is no folder train beside {_say(named)}."
-        walk.findings.append(find("layout", words, map(walk.name, named)))
+        walk.findings.append(find("layout", f"There is no folder train beside {_say(named)}.", named))
     return dict(sorted(splits.items()))
 
 
-def _walk_class(walk: _Walk, folder: Path, split: int, label: str) -> None:
+def _walk_class(walk: _Walk, folder: str, split: int, label: str) -> None:
     """Collect the images of a class at any depth; links to folders inside are not followed."""
     folders, files = _list_inside(walk, folder, follow=False)
-    for path in files:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            walk.items.append(Item(walk.name(path), split, label))
+    for name in files:
+        if _is_image(name):
+            walk.items.append(Item(name, split, label))
         else:
-            walk.strays.append(walk.name(path))
+            walk.strays.append(name)
     for inside in folders:
         _walk_class(walk, inside, split, label)
 
 
-def _list_inside(walk: _Walk, folder: Path, *, follow: bool = True) -> tuple[list[Path], list[Path]]:
+def _list_inside(walk: _Walk, folder: str, *, follow: bool = True) -> tuple[list[str], list[str]]:
     """Return folders and files inside, sorted and without hidden ones, and note what cannot be entered.
 
     Args:
@@ -129,25 +124,29 @@ def _list_inside(walk: _Walk, folder: Path, *, follow: bool = True) -> tuple[lis
         follow: Whether a link to a folder counts as a folder: so does a class, but nothing below it.
     """
     try:
-        with os.scandir(folder) as entries:
-            found = sorted((Path(entry.path) for entry in entries), key=lambda path: path.name)
+        with os.scandir(walk.root / folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        name = walk.name(folder)
-        walk.findings.append(find("unreadable_folder", f"{name} cannot be listed: {error.strerror}.", [name]))
+        words = f"{folder or 'The root'} cannot be listed: {error.strerror}."
+        walk.findings.append(find("unreadable_folder", words, [folder]))
         return [], []
     folders, files = [], []
-    for path in found:
-        if path.name.startswith(".") or (path.name.startswith("__") and path.is_dir()):
+    for entry in found:
+        if entry.name.startswith("."):
             continue
-        if path.is_symlink() and not _enter_link(walk, path, follow):
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_symlink() and not _enter_link(walk, name, follow):
             continue
-        (folders if path.is_dir() else files).append(path)
+        if not entry.is_dir():
+            files.append(name)
+        elif not entry.name.startswith("__"):
+            folders.append(name)
     return folders, files
 
 
-def _enter_link(walk: _Walk, path: Path, follow: bool) -> bool:
+def _enter_link(walk: _Walk, name: str, follow: bool) -> bool:
     """Whether a link leads to something to read; what does not is noted."""
-    name = walk.name(path)
+    path = walk.root / name
     try:
         path.stat()
     except OSError as error:
@@ -167,10 +166,19 @@ def _enter_link(walk: _Walk, path: Path, follow: bool) -> bool:
     return follow
 
 
-def _note_outside(walk: _Walk, files: Iterable[Path]) -> None:
-    for path in files:
-        place = walk.misplaced if path.suffix.lower() in IMAGE_SUFFIXES else walk.strays
-        place.append(walk.name(path))
+def _note_outside(walk: _Walk, files: Iterable[str]) -> None:
+    for name in files:
+        (walk.misplaced if _is_image(name) else walk.strays).append(name)
+
+
+def _is_image(name: str) -> bool:
+    """Whether a file is called like an image; a dot alone makes no ending."""
+    stem, dot, ending = _leaf(name).rpartition(".")
+    return bool(stem) and f"{dot}{ending}".lower() in IMAGE_SUFFIXES
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _holds_folder(folder: Path) -> bool:
@@ -180,6 +188,5 @@ def _holds_folder(folder: Path) -> bool:
         return True  # a split that cannot be listed is still meant as one
 
 
-def _say(folders: list[Path]) -> str:
-    names = [folder.name for folder in folders]
+def _say(names: list[str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")

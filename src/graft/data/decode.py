@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ def read_is_gray(path: Path) -> bool:
     Raises:
         GraftError: The file is no image that can be opened.
     """
-    with _open(path) as image:
-        return image.mode in GRAY_MODES
+    with _without_warnings(), _open(path) as image:
+        return bool(image.mode in GRAY_MODES)
 
 
 def decode_image(path: Path) -> UInt8Array:
@@ -42,12 +44,14 @@ def decode_image(path: Path) -> UInt8Array:
     Raises:
         GraftError: The file is missing, no image, truncated, too large, or has no rule.
     """
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
-    with _open(path) as image:
+    with _without_warnings(), _open(path) as image:
         try:
             image.load()
             upright = ImageOps.exif_transpose(image)
+        except Image.DecompressionBombError as error:
+            raise _too_large(path) from error
         except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
             raise _unreadable(path, error) from error
         pixels = _convert(upright, path)
@@ -58,14 +62,9 @@ def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            # Pillow warns at half the size that we refuse; a large photograph is no attack.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+        return Image.open(path)
     except Image.DecompressionBombError as error:
-        raise GraftError(
-            f"Expected {path} to have at most {LARGEST_IMAGE:,} pixels, but it claims more."
-        ) from error
+        raise _too_large(path) from error
     except UnidentifiedImageError as error:
         found = "is empty (0 bytes)" if path.stat().st_size == 0 else "is not one"
         raise GraftError(
@@ -73,6 +72,21 @@ def _open(path: Path) -> Any:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence Pillow, which warns at half the size that we refuse, and of odd tags in images that decode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _too_large(path: Path) -> GraftError:
+    return GraftError(
+        f"Expected {path} to have at most {LARGEST_IMAGE:,} pixels, but it claims more: a decompression bomb? "
+        "Make it smaller, or remove it."
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> GraftError:

@@ -30,6 +30,9 @@ FACTS: dict[str, SourceFacts] = {
     "folder": SourceFacts(
         license="the user's own", citation="none", description="a folder of images, one folder per class"
     ),
+    "table": SourceFacts(
+        license="the user's own", citation="none", description="images that a table lists with their labels"
+    ),
     "cifar10": SourceFacts(
         license="none stated",
         citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009",

@@ -27,7 +27,7 @@ SPLIT_NAMES = {"train": TRAIN, "val": VAL, "validation": VAL, "valid": VAL, "tes
 
 @dataclass(frozen=True, eq=False)
 class FolderScan:
-    """What a folder holds, in the order of split, class and path."""
+    """What a folder holds, in the order of split, class and path; ``ignored`` counts the other files."""
 
     class_names: tuple[str, ...]
     labels: Int64Array
@@ -35,7 +35,17 @@ class FolderScan:
     item_ids: tuple[str, ...]
     digest: str
     channels: int
+    ignored: int
     read: Callable[[int], UInt8Array]
+
+
+def count_ignored(root: Path, used: int) -> int:
+    """Count the files under ``root`` that are not hidden and not among the ``used`` images."""
+    visible = 0
+    for _, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        visible += sum(not name.startswith(".") for name in names)
+    return max(0, visible - used)  # a class that is a link was used, and is not walked here
 
 
 def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) -> FolderScan:
@@ -68,6 +78,7 @@ def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) 
         item_ids=item_ids,
         digest=digest.hexdigest(),
         channels=1 if all(identity["gray"] for identity in identities) else 3,
+        ignored=count_ignored(root, len(files)),
         read=partial(_read, tuple(files)),
     )
 
@@ -139,7 +150,11 @@ def _find_class_names(split_folders: dict[int, Path]) -> tuple[str, ...]:
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    """List the folders inside, sorted, without hidden ones and the ``__MACOSX`` that archives leave."""
+    """List the folders inside, sorted, without hidden ones and the ``__MACOSX`` that archives leave.
+
+    Raises:
+        GraftError: The folder cannot be read, or a link in it leads back to what holds it.
+    """
     try:
         inside = [
             path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))
@@ -148,6 +163,12 @@ def _list_folders(folder: Path) -> list[Path]:
         raise GraftError(
             f"Expected to read the folder {folder}, but got: {error.strerror or error}."
         ) from error
+    for path in inside:
+        if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+            raise GraftError(
+                f"Expected a folder of images, but {path} is a link that leads back to "
+                f"{path.resolve()}, which holds it. Remove the link."
+            )
     return sorted(inside, key=lambda path: path.name)
 
 

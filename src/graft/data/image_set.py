@@ -57,6 +57,7 @@ class ImageSet:
         read: Decodes image ``index``: uint8, ``(H, W, 1)`` or ``(H, W, 3)``.
         groups: Group of each image, ``(N,)``, which no split divides, or ``None``; in the digest.
         weights: How much each image counts in training, ``(N,)``, or ``None``; in the digest.
+        notes: What the record of a run should say of the source.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ImageSet:
     read: Callable[[int], UInt8Array]
     groups: npt.NDArray[np.str_] | None = None
     weights: npt.NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

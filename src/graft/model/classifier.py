@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 from torch import Tensor, nn
 
 from graft.config.schema import Config
@@ -101,6 +104,32 @@ def check_class_weights(config: Config, num_classes: int) -> None:
         )
     if not any(weights):
         raise GraftError("Expected `loss.class_weights` to have a value above 0, but all are 0.")
+
+
+def check_fit(config: Config, *, num_classes: int, channels: int, image_size: int) -> None:
+    """Refuse, before anything is trained, what `build_classifier` would refuse: sizes, outputs, class weights.
+
+    Raises:
+        GraftError: Backbone, loss and data do not go together.
+    """
+    count_outputs(config, num_classes)
+    check_class_weights(config, num_classes)
+    chosen = config.backbone
+    _build_once(chosen.name, channels, image_size, chosen.hidden_size, chosen.layers)
+
+
+@functools.lru_cache(maxsize=64)
+def _build_once(name: str, channels: int, image_size: int, hidden_size: int, layers: int) -> None:
+    """Build a network only to see whether it can be built."""
+    with torch.random.fork_rng():
+        build_network(
+            name,
+            num_classes=2,
+            image_size=image_size,
+            channels=channels,
+            hidden_size=hidden_size,
+            layers=layers,
+        )
 
 
 def build_classifier(

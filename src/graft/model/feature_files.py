@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from graft.data.image_set import Int64Array
 from graft.errors import GraftError, expected_one_of

@@ -38,22 +38,27 @@ class Outcome:
         status: ``finished``, ``failed``, ``killed`` or ``diverged``.
         reason: Why it did not finish.
         val: Value of the validation metric that chooses, None unless finished.
+        mistake: Whether the reason is something that the user asked for.
     """
 
     key: str
     status: str
     reason: str = ""
     val: float | None = None
+    mistake: bool = False
 
     def require_finished(self) -> None:
         """Raise what a single run owes its user when it did not finish.
 
         Raises:
             KeyboardInterrupt: When it was interrupted.
+            GraftError: When it was asked for what cannot be done.
             RunFailedError: When it failed.
         """
         if self.status == "killed":
             raise KeyboardInterrupt
+        if self.mistake:
+            raise GraftError(self.reason)
         if self.status != "finished":
             raise RunFailedError(f"The run {self.status}: {self.reason}")
 
@@ -82,7 +87,7 @@ def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | N
         val = execute(spec, parent_id=parent_id, progress=progress)
     except GraftError as error:
         status = "diverged" if isinstance(error, DivergedError) else "failed"
-        return Outcome(spec.key, status, str(error))
+        return Outcome(spec.key, status, str(error), mistake=not isinstance(error, RunFailedError))
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         return Outcome(spec.key, "killed", "interrupted")
     except Exception as error:
