@@ -200,13 +200,16 @@ def describe_machine() -> dict[str, str]:
 
 def render(results: list[Result], machine: dict[str, str]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    head = (
+        "| case | plain, ms a step | graft, ms a step | plain / graft | extra, ms "
+        "| further run starts in, s | largest difference in weights | claim holds |"
+    )
     lines = [
         "# What graft costs on top of a plain PyTorch loop",
         "",
         f"Medians of {REPEATS} interleaved repeats. {facts}.",
         "",
-        "| case | plain, ms a step | graft, ms a step | plain / graft | extra, ms | further run starts in, s "
-        "| largest difference in weights | claim holds |",
+        head,
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:

@@ -84,8 +84,8 @@ def _without_warnings() -> Iterator[None]:
 
 def _too_large(path: Path) -> GraftError:
     return GraftError(
-        f"Expected {path} to have at most {LARGEST_IMAGE:,} pixels, but it claims more: a decompression bomb? "
-        "Make it smaller, or remove it."
+        f"Expected {path} to have at most {LARGEST_IMAGE:,} pixels, but it claims more: a decompression "
+        "bomb? Make it smaller, or remove it."
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -122,8 +121,3 @@ class Pool:
         spec, worker.spec = worker.spec, None
         self.on_outcome(spec, outcome)
         return outcome
-
-
-def share_of_threads(workers: int) -> int:
-    """Return how many CPU threads each of ``workers`` may use."""
-    return max(1, len(os.sched_getaffinity(0)) // workers) if hasattr(os, "sched_getaffinity") else 1

@@ -23,9 +23,9 @@ from graft.plan.spec import RunSpec
 from graft.progress import show_progress
 from graft.sweep.grid import Cell, compose_cells
 from graft.sweep.planner import Plan, make_plan, normalise_cells
-from graft.sweep.pool import Pool, share_of_threads
+from graft.sweep.pool import Pool
 from graft.sweep.show import SweepProgress, show_failures, show_plan
-from graft.sweep.worker import Outcome
+from graft.sweep.worker import Outcome, share_of_threads
 
 if TYPE_CHECKING:
     from graft.track.store import Store

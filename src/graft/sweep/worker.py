@@ -83,6 +83,10 @@ def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | N
         return _execute_on_several(job, spec, progress)
     from graft.run import execute
 
+    if trainer.threads is not None:
+        import torch
+
+        torch.set_num_threads(trainer.threads)
     try:
         val = execute(spec, parent_id=parent_id, progress=progress)
     except GraftError as error:
@@ -133,6 +137,11 @@ def _printing_to(log: Path) -> Iterator[None]:
         yield
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def share_of_threads(workers: int) -> int:
+    """Return how many CPU threads each of ``workers`` may use."""
+    return max(1, len(os.sched_getaffinity(0)) // workers) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _execute_on_several(
