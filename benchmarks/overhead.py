@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
+from graft import __version__
 from graft.config.load import to_config
 from graft.data.datamodule import TrainingBatches
 from graft.data.pixels import prepare_pixels
@@ -188,13 +189,14 @@ def describe_machine() -> dict[str, str]:
     if info.exists():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
-    packages = ("graft-transfer", "torch", "pytorch-lightning", "mlflow")
+    packages = ("torch", "pytorch-lightning", "mlflow")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": model,
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "torch threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
+        "graft": __version__,
     } | {package: version(package) for package in packages}
 
 

@@ -160,13 +160,14 @@ def _plan_batches(
         limit_batches=config.trainer.limit_batches,
         steps_per_round=budget.steps_per_round,
         total_steps=budget.total_steps,
+        image_weights=images.weights,
     )
     return batches, budget
 
 
 def describe_input(config: Config, images: ImageSet, preprocessing: Preprocessing) -> list[str]:
     """Say what a user may not expect of how the network sees the images."""
-    lines = []
+    lines = list(images.notes)
     if images.channels < preprocessing.channels:
         lines.append(
             f"Gray images are repeated to the {preprocessing.channels} channels of {config.backbone.name}."

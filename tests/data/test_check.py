@@ -68,7 +68,7 @@ ALTER: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def spoil(root: Path, count: int) -> dict[str, list[set[str]]]:
-    """Write ``count`` sound images into train/ val/ test and add every fault; return the paths per finding."""
+    """Write ``count`` sound images into train/ val/ test and add every fault; return what to find."""
     rng = np.random.default_rng(0)
     sizes = {"lynx": 0.1, "cat": 0.5, "dog": 0.4}
     for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
@@ -264,10 +264,10 @@ def test_layouts(tmp_path: Path, folders: list[str], kind: str, message: str) ->
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    with pytest.raises(GraftError, match="but .*gone does not exist"):
+    with pytest.raises(GraftError, match=r"but .*gone does not exist"):
         check(tmp_path / "gone", tmp_path / "cache")
     (tmp_path / "file").write_text("")
-    with pytest.raises(GraftError, match="but .*file is a file"):
+    with pytest.raises(GraftError, match=r"but .*file is a file"):
         check(tmp_path / "file", tmp_path / "cache")
 
 

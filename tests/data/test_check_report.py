@@ -67,6 +67,7 @@ def report() -> CheckReport:
         name="mine",
         findings=sort_findings(findings),
         items=items,
+        classes={TRAIN: ("a & b",), TEST: ("a & b",)},
         counts={TRAIN: Counter({"a & b": 31}), TEST: Counter({"a & b": 1})},
         colours=ColourStatistics((0.1, 0.2, 0.3), (0.1, 0.1, 0.1)),
         expected=Preprocessing(3, 32, None, "bilinear", True, (0.5,) * 3, (0.2,) * 3),
@@ -105,7 +106,7 @@ def test_json_holds_everything(tmp_path: Path, report: CheckReport) -> None:
 
 
 def test_nothing_found(tmp_path: Path, report: CheckReport) -> None:
-    empty = CheckReport("mine", (), (), {}, None, report.expected, read, 0.0)
+    empty = CheckReport("mine", (), (), {}, {}, None, report.expected, read, 0.0)
     assert "Nothing was found" in write_check(empty, tmp_path).read_text()
     assert json.loads((tmp_path / "findings.json").read_text()) == []
 

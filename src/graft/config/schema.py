@@ -121,6 +121,13 @@ class DataConfig:
         "table only: CSV or Parquet with the columns path, label and, if wanted, split, group, weight",
         keyed=False,
     )
+    on_error: str = knob(
+        "stop",
+        "folder and table: stop at errors that `graft check` finds, skip the images that cause them, or "
+        "quarantine-list = skip, and write their list beside the report",
+        choices=("stop", "skip", "quarantine-list"),
+        keyed=False,
+    )
     render_count: int = knob(20_000, "glyphs only: images to render", unit="images", low=62)
     render_seed: int = knob(0, "glyphs only: seed of the rendering", low=0, high=LARGEST_SEED)
     workers: int = knob(0, "processes that read batches; 0 = the training process itself", low=0, keyed=False)

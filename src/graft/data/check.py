@@ -26,10 +26,18 @@ from graft.data.findings import ERROR, SEVERITIES, Finding, sort_findings
 from graft.data.image_set import NO_SPLIT, ImageSet, Progress, UInt8Array
 from graft.data.measure import Measurements, measure_files, measure_images
 from graft.data.preprocessing import Preprocessing
+from graft.data.table import Row, read_rows
 from graft.errors import GraftError
 
 Expect = Callable[[int], Preprocessing]
 """Returns what the network expects of images with so many channels."""
+
+
+Listen = Callable[[str], Progress]
+"""Makes what takes the news of a piece of work, named in words."""
+
+_Measured = tuple[str, Listing, Measurements, Callable[[int], UInt8Array]]
+"""Name of a source, its images, what is known of them, and what decodes one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +48,7 @@ class CheckReport:
         name: The data set's, or the folder's own.
         findings: Errors first.
         items: All images that were listed.
+        classes: Class names of each split.
         counts: Images that can be decoded, per split and label.
         colours: Statistics of the channels, ``None`` without a sound image.
         expected: What the network expects.
@@ -50,6 +59,7 @@ class CheckReport:
     name: str
     findings: tuple[Finding, ...]
     items: tuple[Item, ...]
+    classes: dict[int, tuple[str, ...]]
     counts: Counts
     colours: ColourStatistics | None
     expected: Preprocessing
@@ -71,7 +81,7 @@ def check_source(
     config: DataConfig,
     cache_root: Path,
     expect: Expect,
-    progress: Callable[[str], Progress] | None = None,
+    progress: Listen | None = None,
 ) -> CheckReport:
     """Check the source that ``config`` names.
 
@@ -79,29 +89,14 @@ def check_source(
         config: The `data` group.
         cache_root: Folder of the cache; what was decoded once is not decoded again.
         expect: What the network expects of images with 1 or 3 channels.
-        progress: Makes a listener, called with (done, total), for what it is told is done.
+        progress: Shows how far decoding and comparing are.
 
     Raises:
         GraftError: There is no such source, folder or file at all.
     """
     started = time.perf_counter()
     listen = progress or (lambda words: _ignore)
-    read: Callable[[int], UInt8Array]
-    if config.name == "folder" and config.root is not None:
-        root = Path(config.root).expanduser()
-        name = root.resolve().name
-        listing = list_folder(root)
-        names = [item.name for item in listing.items]
-        measured = measure_files(root, names, cache_root, listen("decoding images"))
-        read = partial(_read_file, root, names)
-    else:
-        name = config.name
-        images = open_images(config, cache_root, listen("reading images"))
-        listing = list_images(images)
-        measured = measure_images(
-            images.read, len(images), images.digest, cache_root, listen("decoding images")
-        )
-        read = images.read
+    name, listing, measured, read = _SOURCES.get(config.name, _measure_set)(config, cache_root, listen)
     copies = group_copies(measured)
     pairs = pair_likenesses(measured, copies, cache_root, listen("comparing images"))
     counts, colours = count_images(listing.items, measured), measure_colours(measured)
@@ -119,12 +114,41 @@ def check_source(
         name=name,
         findings=sort_findings(findings),
         items=listing.items,
+        classes=listing.classes,
         counts=counts,
         colours=colours,
         expected=expected,
         read=read,
         seconds=seconds,
     )
+
+
+def _measure_folder(config: DataConfig, cache_root: Path, listen: Listen) -> _Measured:
+    root = _find_root(config)
+    listing = list_folder(root)
+    return _measure_listing(root.name, root, listing, cache_root, listen)
+
+
+def _measure_table(config: DataConfig, cache_root: Path, listen: Listen) -> _Measured:
+    root, table = _find_root(config), Path(config.table or "").expanduser()
+    listing = list_rows(read_rows(table, root))
+    return _measure_listing(table.stem, root, listing, cache_root, listen)
+
+
+def _measure_listing(name: str, root: Path, listing: Listing, cache_root: Path, listen: Listen) -> _Measured:
+    names = [item.name for item in listing.items]
+    measured = measure_files(root, names, cache_root, listen("decoding images"))
+    return name, listing, measured, partial(_read_file, root, names)
+
+
+def _measure_set(config: DataConfig, cache_root: Path, listen: Listen) -> _Measured:
+    images = open_images(config, cache_root, listen("reading images"))
+    measured = measure_images(images.read, len(images), images.digest, cache_root, listen("decoding images"))
+    return config.name, list_images(images), measured, images.read
+
+
+#: Sources whose files are read here, one by one, because what opens them stops at the first fault.
+_SOURCES = {"folder": _measure_folder, "table": _measure_table}
 
 
 def list_images(images: ImageSet) -> Listing:
@@ -135,6 +159,15 @@ def list_images(images: ImageSet) -> Listing:
         for name, split, label in zip(images.item_ids, splits, images.labels.tolist(), strict=True)
     )
     return Listing(items, dict.fromkeys(sorted(set(splits)), images.class_names))
+
+
+def list_rows(rows: Sequence[Row]) -> Listing:
+    """List the rows of a table as `list_folder` lists a folder."""
+    items = tuple(Item(row.item_id, NO_SPLIT if row.split is None else row.split, row.label) for row in rows)
+    classes: dict[int, dict[str, None]] = {}
+    for item in sorted(items, key=lambda item: item.label):
+        classes.setdefault(item.split, {})[item.label] = None
+    return Listing(items, {split: tuple(classes[split]) for split in sorted(classes)})
 
 
 def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str]:
@@ -167,6 +200,14 @@ def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str
 
 _LISTED = 10
 """Errors that a message lists."""
+
+
+def _find_root(config: DataConfig) -> Path:
+    """Return the folder of a source of files; a table's paths start where it lies unless told otherwise."""
+    if config.root is None and config.table is None:
+        raise GraftError("Expected `data.root` to be the folder that holds your images, but got nothing.")
+    place = Path(config.root) if config.root is not None else Path(config.table or "").parent
+    return place.expanduser().resolve()
 
 
 def _read_file(root: Path, names: Sequence[str], index: int) -> UInt8Array:

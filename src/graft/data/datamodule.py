@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from graft.data.image_set import Int64Array, UInt8Array
 from graft.data.preprocessing import Preprocessing
-from graft.data.schedule import BatchSchedule, share
+from graft.data.schedule import BatchSchedule, Float32Array, share
 from graft.data.splits import Split
 from graft.data.transforms import build_augmentation, normalise, seed_generator
+from graft.errors import GraftError
 
 Batch = dict[str, Any]
 """image ``(n, C, H, W)``, label, index and weight ``(n,)``, and the ints step and part."""
@@ -42,6 +44,8 @@ class ImageDataModule(pl.LightningDataModule):
         limit_batches: Batches of each evaluation, or ``None`` for all.
         steps_per_round: Optimizer steps between validations; the last round may be shorter.
         total_steps: Optimizer steps of the run.
+        image_weights: How much each image counts in training, ``(N,)``, relative to the mean over the training
+            images; ``None`` for all alike.
     """
 
     def __init__(
@@ -59,11 +63,13 @@ class ImageDataModule(pl.LightningDataModule):
         accumulate: int = 1,
         workers: int = 0,
         limit_batches: int | None = None,
+        image_weights: npt.NDArray[np.float64] | None = None,
     ) -> None:
         super().__init__()
         # A memory map indexes faster through a plain array on the same memory.
         self.pixels = np.asarray(pixels)
         self.labels = np.asarray(labels, dtype=np.int64)
+        self.image_weights = _relative(image_weights, split.train)
         self.split = split
         self.preprocessing = preprocessing
         self.schedule = BatchSchedule(split.train, batch_size, seed)
@@ -81,7 +87,13 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the micro-batches of the round that the trainer is in."""
         trainer = self._require_trainer()
         batches = TrainingBatches(
-            self.pixels, self.labels, self.schedule, trainer.global_rank, trainer.world_size, self.accumulate
+            self.pixels,
+            self.labels,
+            self.schedule,
+            trainer.global_rank,
+            trainer.world_size,
+            self.accumulate,
+            self.image_weights,
         )
         sampler = RoundSampler(
             self.steps_per_round, self.total_steps, self.accumulate, start=lambda: trainer.global_step
@@ -168,6 +180,7 @@ class TrainingBatches(Dataset[Batch]):
         rank: int,
         world: int,
         accumulate: int,
+        image_weights: Float32Array | None = None,
     ) -> None:
         self.pixels = pixels
         self.labels = labels
@@ -175,10 +188,13 @@ class TrainingBatches(Dataset[Batch]):
         self.rank = rank
         self.world = world
         self.accumulate = accumulate
+        self.image_weights = image_weights
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
         step, micro = item
         indices, weights = share(self.schedule.batch(step), self.rank, self.world, micro, self.accumulate)
+        if self.image_weights is not None:
+            weights = weights * self.image_weights[indices]
         return _gather(self.pixels, self.labels, indices, weights, step, micro * self.world + self.rank)
 
 
@@ -219,6 +235,23 @@ class EvaluationBatches(Dataset[Batch], Sized):
         if len(part) == 0:
             part, weights = batch[:1], np.zeros(1, dtype=np.float32)
         return _gather(self.pixels, self.labels, part, weights, item, self.rank)
+
+
+def _relative(weights: npt.NDArray[np.float64] | None, train: Int64Array) -> Float32Array | None:
+    """Divide weights by their mean over the training images, so that the loss keeps its scale.
+
+    Raises:
+        GraftError: Every training image has weight 0.
+    """
+    if weights is None:
+        return None
+    mean = float(weights[train].mean())
+    if mean == 0:
+        raise GraftError(
+            "Expected a weight above 0 among the training images, but all that were drawn have weight 0. Raise "
+            "the label budget, or leave images of weight 0 out of the table."
+        )
+    return (weights / mean).astype(np.float32)
 
 
 def _gather(

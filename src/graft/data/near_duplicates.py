@@ -131,9 +131,8 @@ def score_pairs(first: Float32Array, second: Float32Array) -> Float32Array:
         [right, right * across, down, down * along, target, np.ones_like(target)], axis=1
     ).reshape(len(target), 6, -1)
     normal = steepest @ steepest.transpose(0, 2, 1)
-    normal += (
-        np.eye(6, dtype=np.float32) * (1e-3 * np.trace(normal, axis1=1, axis2=2)[:, None, None] + 1.0) * 1e-3
-    )
+    damping = 1e-6 * np.einsum("pii->p", normal) + 1e-3  # where there is no gradient, nothing moves
+    normal += np.eye(6, dtype=np.float32) * damping[:, None, None]
     inverse = np.linalg.inv(normal)
     move = np.zeros((len(target), 4), dtype=np.float32)
     warped = moving

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,16 +68,7 @@ def open_table(table: Path, root: Path, cache_root: Path, progress: Progress | N
     identities = identify_files(root, files, cache_root, progress)
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for row, identity in zip(rows, identities, strict=True):
-        words = [
-            row.item_id,
-            row.label,
-            row.split,
-            row.group,
-            row.weight,
-            identity["size"],
-            identity["sha256"],
-        ]
-        digest.update(json.dumps(words).encode())
+        digest.update(json.dumps([*astuple(row), identity["size"], identity["sha256"]]).encode())
     first, position = rows[0], {name: label for label, name in enumerate(class_names)}
     return ImageSet(
         name="table",
@@ -134,8 +125,8 @@ def _read_frame(table: Path) -> pd.DataFrame:
     import pandas as pd
 
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": partial(pd.read_csv, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
-        ".parquet": pd.read_parquet,
+        ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
+        ".parquet": lambda path: pd.read_parquet(path),
     }
     reader = readers.get(table.suffix.lower())
     if reader is None:

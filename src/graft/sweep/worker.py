@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from graft.config.load import to_config, to_plain
 from graft.errors import DivergedError, GraftError, RunFailedError
@@ -24,9 +24,6 @@ from graft.plan.spec import Facts, RunSpec, specify
 #: How often a run on several devices is looked at, and how long its processes may take to end.
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_LEAVE = 15.0
-
-#: Lines of a failed run's log that are kept with its record.
-_LAST_LINES = 40
 
 
 @dataclass(frozen=True)
@@ -83,10 +80,6 @@ def execute_job(job: Mapping[str, Any], progress: Callable[[int, int], None] | N
         return _execute_on_several(job, spec, progress)
     from graft.run import execute
 
-    if trainer.threads is not None:
-        import torch
-
-        torch.set_num_threads(trainer.threads)
     try:
         val = execute(spec, parent_id=parent_id, progress=progress)
     except GraftError as error:
@@ -109,9 +102,7 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
         logs: Folder for what runs print.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer; it then ends its workers
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # so that the run is closed as killed
+    signal.signal(signal.SIGTERM, _leave)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     logs.mkdir(parents=True, exist_ok=True)
     import torch
@@ -126,6 +117,11 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
             pipe.send(("outcome", outcome))
             if outcome.status == "killed":
                 return
+
+
+def _leave(*_: object) -> NoReturn:
+    """End the process so that what it was doing is closed as killed."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -157,7 +153,7 @@ def _execute_on_several(
     job_file.write_text(json.dumps(job))
     command = [sys.executable, "-m", "graft.sweep.worker", str(job_file)]
     devices = spec.config.trainer.devices
-    threads = spec.config.trainer.threads or max(1, (os.cpu_count() or 1) // devices)
+    threads = spec.config.trainer.threads or share_of_threads(devices)
     usual = {"OMP_NUM_THREADS": str(threads)} | os.environ
     with contextlib.ExitStack() as stack:
         processes = []

@@ -1,0 +1,108 @@
+"""Open only what is sound: images that cause errors stop the work, or are left out by name.
+
+Nothing is put in their place. The digest of a set changes with what is left out, and so does the run key: a
+folder without its bad images has the digest of the same folder after they were deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Set
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from graft.config.schema import DataConfig
+from graft.data.cache import write_whole
+from graft.data.catalog import open_images
+from graft.data.check import CheckReport, Expect, Listen, check_source, choose_left_out
+from graft.data.decode import decode_image
+from graft.data.facts import FACTS
+from graft.data.folder import identify_files
+from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet, UInt8Array
+
+
+def open_sound_images(
+    config: DataConfig, cache_root: Path, expect: Expect, reports: Path, progress: Listen | None = None
+) -> tuple[ImageSet, CheckReport, tuple[str, ...]]:
+    """Check a source and open it without the images that `data.on_error` allows to leave out.
+
+    Args:
+        config: The `data` group.
+        cache_root: Folder of the cache.
+        expect: What the network expects of images with 1 or 3 channels.
+        reports: Folder of reports; a quarantine list is written to ``check-<name>/quarantine.txt`` in it.
+        progress: Shows how far decoding and comparing are.
+
+    Returns:
+        The set, what was found, and the names of the images that are left out, sorted.
+
+    Raises:
+        GraftError: An error stops, or leaving images out does not help.
+    """
+    report = check_source(config, cache_root, expect, progress)
+    left_out = choose_left_out(report.findings, config.on_error)
+    names = tuple(sorted(left_out))
+    if names and config.on_error == "quarantine-list":
+        text = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
+        write_whole(reports / f"check-{report.name}" / "quarantine.txt", lambda file: file.write(text))
+    if not names:
+        return open_images(config, cache_root), report, names
+    if config.name == "folder" and config.root is not None:
+        root = Path(config.root).expanduser().resolve()
+        return _open_rest(root, report, left_out, cache_root), report, names
+    return drop_images(open_images(config, cache_root), left_out), report, names
+
+
+def drop_images(images: ImageSet, names: Set[str]) -> ImageSet:
+    """Return a set without the images called ``names``, under a digest of its own."""
+    kept = np.flatnonzero([name not in names for name in images.item_ids])
+    digest = hashlib.sha256(json.dumps([images.digest, sorted(names)]).encode()).hexdigest()
+    return replace(
+        images,
+        labels=images.labels[kept],
+        official=None if images.official is None else images.official[kept],
+        item_ids=tuple(images.item_ids[index] for index in kept.tolist()),
+        digest=digest,
+        read=partial(_read_kept, images, kept.tolist()),
+        groups=None if images.groups is None else images.groups[kept],
+        weights=None if images.weights is None else images.weights[kept],
+    )
+
+
+def _open_rest(root: Path, report: CheckReport, names: Set[str], cache_root: Path) -> ImageSet:
+    """Open the images of a checked folder but those called ``names``, as `graft.data.folder` would."""
+    training = TRAIN if TRAIN in report.classes else NO_SPLIT
+    class_names = report.classes[training]
+    position = {name: label for label, name in enumerate(class_names)}
+    items = [item for item in report.items if item.name not in names]
+    items.sort(key=lambda item: (item.split, position[item.label], item.name))
+    files = tuple(root / item.name for item in items)
+    identities = identify_files(root, list(files), cache_root, None)
+    digest = hashlib.sha256(json.dumps(class_names).encode())
+    for item, identity in zip(items, identities, strict=True):
+        words = [item.name, position[item.label], identity["size"], identity["sha256"]]
+        digest.update(json.dumps(words).encode())
+    splits = np.array([item.split for item in items], dtype=np.int8)
+    return ImageSet(
+        name="folder",
+        class_names=class_names,
+        labels=np.array([position[item.label] for item in items], dtype=np.int64),
+        official=None if training == NO_SPLIT else splits,
+        item_ids=tuple(item.name for item in items),
+        digest=digest.hexdigest(),
+        channels=1 if all(identity["gray"] for identity in identities) else 3,
+        facts=FACTS["folder"],
+        read=partial(_read_file, files),
+    )
+
+
+def _read_kept(images: ImageSet, kept: list[int], index: int) -> UInt8Array:
+    return images.read(kept[index])
+
+
+def _read_file(files: tuple[Path, ...], index: int) -> UInt8Array:
+    return decode_image(files[index])
