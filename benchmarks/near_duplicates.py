@@ -82,7 +82,7 @@ ALTERATIONS: dict[str, Alter] = {
 
 
 def compose(paths: list[Path], count: int, rng: Rng) -> list[Image.Image]:
-    """Compose originals: two mosaics for each enlarged image."""
+    """Compose originals: mosaics and enlarged images by turns."""
     order = iter(rng.permutation(len(paths)).tolist())
 
     def take() -> Image.Image:
@@ -92,7 +92,7 @@ def compose(paths: list[Path], count: int, rng: Rng) -> list[Image.Image]:
 
     originals = []
     for number in range(count):
-        if number % 3 == 2:
+        if number % 2:
             side = int(rng.integers(64, 161))
             originals.append(take().resize((side, side), Image.Resampling.BICUBIC))
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.config.names import PRETRAINED
+from graft.config.names import PRETRAINED, STAGES
 from graft.config.schema import Config
 from graft.plan.spec import Facts, RunSpec
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from graft.data.image_set import ImageSet, UInt8Array
     from graft.data.preprocessing import Preprocessing
     from graft.data.splits import Split
+    from graft.model.classifier import Classifier
     from graft.model.weights import WeightsSource
     from graft.train.fit import Budget
 
@@ -38,6 +40,7 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     Raises:
         GraftError: When the images or the weights are not there, or not sound.
     """
+    from graft.data.balance import choose_metric
     from graft.data.divide import divide_images
     from graft.model.classifier import check_fit
     from graft.train.statistics import count_statistics
@@ -58,6 +61,7 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
         preprocessing=preprocessing.to_dict(),
         precision=config.trainer.precision,
         processes=count_statistics(config, channels=channels, image_size=size),
+        metric=choose_metric(images, config.metric),
     )
 
 
@@ -129,13 +133,32 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
         fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=steps_done)
         if recorder is not None:
             record_result(recorder, config, images, split, fitted)
-            recorder.record(
-                count_labels(split) | measure_baselines(pixels, images.labels, split), fitted.best_step
-            )
+            baselines = measure_baselines(pixels, images.labels, split)
+            baselines |= _measure_features(spec, classifier, images, pixels, split)
+            recorder.record(count_labels(split) | baselines, fitted.best_step)
             recorder.record({"run_seconds": time.perf_counter() - started}, fitted.best_step)
             if config.checkpoint.keep != "none":
                 keep_weights(root, spec, images.class_names, classifier.trainable_state())
     return fitted.validation[config.metric]
+
+
+def _measure_features(
+    spec: RunSpec, classifier: Classifier, images: ImageSet, pixels: UInt8Array, split: Split
+) -> dict[str, float]:
+    """Return what nearest neighbours on the features reach, where a whole pretrained backbone is frozen."""
+    config, facts = spec.config, spec.facts
+    frozen = facts.weights_sha256 is not None and config.transfer.freeze_depth == STAGES
+    if not frozen or config.trainer.limit_batches is not None:
+        return {}
+    from graft.data.preprocessing import Preprocessing
+    from graft.train.neighbours import measure_neighbours
+
+    seen_as = json.dumps(dict(facts.preprocessing), sort_keys=True)
+    same = (config.backbone.name, str(facts.weights_sha256), facts.data_digest, seen_as, facts.precision)
+    preprocessing = Preprocessing.from_dict(facts.preprocessing)
+    return measure_neighbours(
+        classifier.backbone, pixels, images.labels, split, preprocessing, config.trainer, same
+    )
 
 
 def _plan_batches(
@@ -154,7 +177,8 @@ def _plan_batches(
         preprocessing=preprocessing,
         batch_size=config.data.batch_size,
         seed=config.seed,
-        augmentation=config.augment.name,
+        augment=config.augment,
+        balance=config.data.balance,
         accumulate=config.trainer.accumulate,
         workers=config.data.workers,
         limit_batches=config.trainer.limit_batches,

@@ -51,7 +51,7 @@ def train(config: Config) -> None:
         run_id = finished_runs(store)[spec.key]
     else:
         console.print("This run is finished already; nothing was computed again.")
-    _show_run(console, config, read_run(store, run_id))
+    _show_run(console, spec.config, read_run(store, run_id))
     console.print(
         f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{_elsewhere(config.paths.root)}"
     )
@@ -98,6 +98,7 @@ def check(config: Config, as_json: bool) -> int:
     """
     from graft.data.check import check_source
     from graft.data.check_report import render_summary, write_check
+    from graft.data.findings import say_count
 
     root = Path(config.paths.root).resolve()
     with make_bar(Console(stderr=True)) as bar:
@@ -112,8 +113,8 @@ def check(config: Config, as_json: bool) -> int:
     if report.findings:
         console.print(render_summary(report))
     counted = ", ".join(
-        f"{report.count(severity):,} {words}"
-        for severity, words in (("error", "errors"), ("warning", "warnings"), ("info", "notes"))
+        say_count(report.count(severity), word)
+        for severity, word in (("error", "error"), ("warning", "warning"), ("info", "note"))
     )
     console.print(
         f"{len(report.items):,} images in {report.seconds:.1f} s: {counted}. The page: {escape(str(page))}",

@@ -16,7 +16,10 @@ from graft.config.schema import DataConfig
 from graft.data.catalog import open_images
 from graft.data.check import CheckReport, check_source, choose_left_out
 from graft.data.check_duplicates import near_duplicate_groups
+from graft.data.check_report import write_check
+from graft.data.decode import decode_image
 from graft.data.findings import KINDS, Finding, find
+from graft.data.measure import measure_files
 from graft.data.preprocessing import Preprocessing
 from graft.errors import GraftError
 
@@ -230,6 +233,51 @@ def test_many_files_are_measured_by_processes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("graft.data.measure._WORTH_PROCESSES", 1000)
     assert check(tmp_path / "mine", tmp_path / "other").findings == report.findings
     assert of_kind(report, "unreadable_image")[0].paths == ("a/7.png",)
+
+
+def test_an_interrupted_check_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    for name in ("a", "b"):
+        for number in range(5):
+            save(draw(rng), tmp_path / "mine" / name / f"{number}.png")
+    monkeypatch.setattr("graft.data.measure._CHUNK", 3)
+    asked: list[str] = []
+
+    def interrupt(path: Path) -> np.ndarray:
+        asked.append(path.name)
+        if len(asked) == 7:
+            raise KeyboardInterrupt
+        return decode_image(path)
+
+    monkeypatch.setattr("graft.data.measure.decode_image", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        check(tmp_path / "mine", tmp_path / "cache")
+    assert check(tmp_path / "mine", tmp_path / "cache").findings == ()
+    assert len(asked) == 7 + 4
+
+
+def test_a_part_of_a_folder_does_not_forget_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    for number in range(4):
+        save(draw(rng), tmp_path / "mine" / "a" / f"{number}.png")
+    names = [f"a/{number}.png" for number in range(4)]
+    whole = measure_files(tmp_path / "mine", names, tmp_path / "cache")
+    save(draw(rng), tmp_path / "mine" / "b" / "0.png")
+    measure_files(tmp_path / "mine", ["b/0.png", "a/2.png"], tmp_path / "cache")
+    monkeypatch.setattr("graft.data.measure.decode_image", None)
+    again = measure_files(tmp_path / "mine", names, tmp_path / "cache")
+    assert np.array_equal(again.rows, whole.rows)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    rng = np.random.default_rng(10)
+    for name in ("a", "b"):
+        save(draw(rng), tmp_path / "mine" / name / "0.png")
+    bad = Path(os.fsdecode(os.fsencode(tmp_path / "mine" / "a") + b"/\xff.png"))
+    bad.write_bytes(b"no image")
+    report = check(tmp_path / "mine", tmp_path / "cache")
+    assert "a/?.png" in of_kind(report, "unreadable_image")[0].message
+    assert write_check(report, tmp_path / "report").exists()
 
 
 def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from graft.config.schema import AugmentConfig
 from graft.data.datamodule import Batch, ImageDataModule
 from graft.data.preprocessing import Preprocessing
 from graft.data.schedule import BatchSchedule
 from graft.data.splits import Split
 from graft.data.transforms import build_augmentation, normalise, seed_generator
+from graft.errors import GraftError
 
 # Lightning calls a deprecated name of torch; and it advises more workers where there are more
 # cores, and the saving callback again where a test resumes without it.
@@ -176,6 +178,20 @@ def test_processes_share_a_step(world: int) -> None:
         assert sum(float(batch["weight"].sum()) for batch in batches) == pytest.approx(2 * world)
 
 
+def test_image_weights_keep_the_scale_of_the_loss() -> None:
+    given = np.arange(COUNT, dtype=np.float64)
+    plain, weighted = make_module(), make_module(image_weights=given)
+    mean = given[SPLIT.train].mean()
+    for module in (plain, weighted):
+        attach(module)
+    for one, other in zip(plain.train_dataloader(), weighted.train_dataloader(), strict=True):
+        assert torch.equal(one["index"], other["index"])
+        expected = one["weight"].numpy() * (given[one["index"].numpy()] / mean)
+        assert np.allclose(other["weight"].numpy(), expected)
+    with pytest.raises(GraftError, match=r"weight above 0 among the training images.*label budget"):
+        make_module(image_weights=np.where(np.arange(COUNT) < 23, 0.0, 1.0))
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 40])
 @pytest.mark.parametrize("size", [2, 5, 256])
 def test_evaluation_counts_each_image_once(world: int, size: int) -> None:
@@ -218,7 +234,7 @@ def test_a_batch_is_what_it_says() -> None:
 
 
 def test_training_images_alone_are_augmented() -> None:
-    data = make_module(augmentation="flip_crop")
+    data = make_module(augment=AugmentConfig("flip_crop"))
     trainer = attach(data)
     batch = next(iter(data.train_dataloader()))
     moved = data.on_after_batch_transfer(batch, 0)["image"]

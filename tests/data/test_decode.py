@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,25 @@ def test_gray_of_1_8_and_16_bits(tmp_path: Path) -> None:
     assert decode_image(path)[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
     bits = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     assert decode_image(saved(tmp_path / "b.png", bits))[0, :, 0].tolist() == [0, 255]
+
+
+def test_the_upper_half_of_16_bits_per_colour(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    wide = np.random.default_rng(0).integers(0, 65536, (4, 5, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    header = struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0)
+    path = tmp_path / "x.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    assert np.array_equal(decode_image(path), wide >> 8)
 
 
 def test_the_first_frame_is_read(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def write(path: Path, rows: dict[str, list[Any]]) -> Path:
     return path
 
 
-def open_rows(root: Path, rows: dict[str, list[Any]], name: str = "table.csv", **options: Any) -> ImageSet:
-    table = write(root / name, rows)
-    return open_images(DataConfig(name="table", table=str(table), **options), root / "cache")
+def open_rows(place: Path, rows: dict[str, list[Any]], name: str = "table.csv", **options: Any) -> ImageSet:
+    table = write(place / name, rows)
+    return open_images(DataConfig(name="table", table=str(table), **options), place / "cache")
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[dict[str, list[Any]], list[str]]] = {
     "absolute": ({"path": ["0.png", "1.png", "/etc/hosts"]}, ["row 3", "'/etc/hosts' leads out of"]),
     "link": (
         {"path": ["0.png", "1.png", "out.png"]},
-        ["row 3", "a link that leads out of", "Copy the image"],
+        ["row 3", "is a link that leads out of", "Copy"],
     ),
     "linked folder": ({"path": ["0.png", "1.png", "away/5.png"]}, ["row 3", "a link that leads out of"]),
     "label": ({"label": ["cat", " ", ""]}, ["'label'", "row 2", "the label is empty", "in 1 other rows"]),
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[dict[str, list[Any]], list[str]]] = {
     "zeros": ({"weight": [0, 0, 0]}, ["weight above 0 among the training images"]),
     "split": (
         {"split": ["train", "trian", "train"]},
-        ["'split'", "row 2", "'trian'", "train, val, validation"],
+        ["'split'", "row 2", "'trian'", "train, val, valid"],
     ),
     "no split": ({"split": ["train", "", "train"]}, ["row 2", "it is ''"]),
     "no train": ({"split": ["val", "test", "test"]}, ["never says train"]),

@@ -253,6 +253,17 @@ def test_arrays_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert open_set("cifar10", tmp_path, tmp_path / "cache").digest == digest
 
 
+def test_files_are_hashed_once_also_where_two_sets_share_a_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("oxford_pets", "dtd")
+    for name in names:
+        make(name, tmp_path, monkeypatch)
+    digests = [open_set(name, tmp_path, tmp_path / "cache").digest for name in names]
+    monkeypatch.setattr("graft.data.folder.read_is_gray", lambda path: pytest.fail(f"opened {path}"))
+    assert [open_set(name, tmp_path, tmp_path / "cache").digest for name in names] == digests
+
+
 def test_the_default_root_is_beside_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("svhn", tmp_path / "data", monkeypatch)
     assert len(open_images(DataConfig(name="svhn"), tmp_path / "cache")) == 6
@@ -296,6 +307,15 @@ def test_a_file_cut_short(cut: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(GraftError, match=r"fashion_mnist .* missing or damaged"):
         open_set("fashion_mnist", tmp_path, tmp_path / "cache")
+
+
+def test_a_set_that_was_unpacked_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("oxford_pets", tmp_path, monkeypatch)
+    (tmp_path / "oxford-iiit-pet" / "images" / "pug_2.jpg").unlink()
+    with pytest.raises(GraftError, match=r"damaged \(1 of its files are missing, such as pug_2\.jpg\)"):
+        open_set("oxford_pets", tmp_path, tmp_path / "cache")
+    with pytest.raises(GraftError, match=r"such as pug_2\.jpg.*remove oxford-iiit-pet there first"):
+        open_set("oxford_pets", tmp_path, tmp_path / "cache", download=True)
 
 
 def test_a_download_happens_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

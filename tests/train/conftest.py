@@ -38,6 +38,7 @@ def make_config(**knobs: Any) -> Config:
         "transfer": {"method": "fine_tune"},
         "optim": {"name": "sgd", "lr": 0.05, "schedule": "constant"},
         "trainer": {"epochs": 2, "accelerator": "cpu"},
+        "metric": "accuracy",
     }
     for key, value in knobs.items():
         *sections, name = key.split("__")
@@ -70,7 +71,8 @@ def make_data(
         ),
         batch_size=config.data.batch_size,
         seed=config.seed,
-        augmentation=config.augment.name,
+        augment=config.augment,
+        balance=config.data.balance,
         accumulate=config.trainer.accumulate,
         limit_batches=config.trainer.limit_batches,
         steps_per_round=budget.steps_per_round,

@@ -23,7 +23,9 @@ METHODS = ("from_scratch", "linear_probe", "fine_tune", "random_features")
 #: Methods that start from pretrained weights.
 PRETRAINED = ("linear_probe", "fine_tune")
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mean_squared_error", "focal")
-AUGMENTATIONS = ("none", "flip_crop", "shear_zoom_flip")
+AUGMENTATIONS = ("none", "flip_crop", "shear_zoom_flip", "trivial", "randaugment")
+#: What `data.balance` may be; those that weigh the loss, and the one that draws classes equally often.
+BALANCES = ("none", "class_weights", "effective_number", "sampler")
 
 #: Recurrent backbones, the only ones that read `backbone.hidden_size` and `backbone.layers`.
 ROW_BACKBONES = ("row_rnn", "row_lstm", "row_gru")
@@ -46,10 +48,23 @@ METRICS = {
     for metric in (
         Metric("accuracy", "fraction", True),
         Metric("balanced_accuracy", "fraction", True),
+        Metric("macro_precision", "fraction", True),
+        Metric("macro_recall", "fraction", True),
         Metric("macro_f1", "fraction", True),
+        Metric("top5_accuracy", "fraction", True),
+        Metric("auroc", "fraction", True),
+        Metric("average_precision", "fraction", True),
+        Metric("calibration_error", "fraction", False),
+        Metric("nll", "nats", False),
         Metric("loss", "nats", False),
     )
 }
+
+#: What `metric` may be beside the names: accuracy, or balanced accuracy where classes differ much in size.
+AUTO_METRIC = "auto"
+
+#: Classes above which five guesses say something.
+TOP = 5
 
 
 def entry_point_backbones() -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
+from graft.config.names import AUTO_METRIC, BALANCES
+
 T = TypeVar("T")
 
 #: What every random generator in use takes.
@@ -128,6 +130,15 @@ class DataConfig:
         choices=("stop", "skip", "quarantine-list"),
         keyed=False,
     )
+    balance: str = knob(
+        "none",
+        "against classes of unequal size: class_weights = loss weighted by inverse frequency, "
+        "effective_number = more gently, sampler = every class drawn equally often",
+        choices=BALANCES,
+    )
+    balance_beta: float = knob(
+        0.999, "effective_number only: 0 = no weights, towards 1 = inverse frequency", low=0, high=0.999999
+    )
     render_count: int = knob(20_000, "glyphs only: images to render", unit="images", low=62)
     render_seed: int = knob(0, "glyphs only: seed of the rendering", low=0, high=LARGEST_SEED)
     workers: int = knob(0, "processes that read batches; 0 = the training process itself", low=0, keyed=False)
@@ -228,6 +239,18 @@ class AugmentConfig:
     """Random changes of training images."""
 
     name: str = knob("none", "augmentation, a name of the registry")
+    mixup: float = knob(
+        0.0, "0 = off; both parameters of the Beta that says how two images are blended", low=0, high=10
+    )
+    cutmix: float = knob(
+        0.0,
+        "0 = off; the same for a box pasted from another image; with mixup: a coin per batch",
+        low=0,
+        high=10,
+    )
+    views: int | None = knob(
+        None, "deterministic versions of each image, one per pass in turn; null = new ones always", low=1
+    )
 
 
 @dataclass
@@ -329,7 +352,11 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
-    metric: str = knob("accuracy", "validation metric that chooses the epoch and the trial")
+    metric: str = knob(
+        AUTO_METRIC,
+        "validation metric that chooses the epoch and the trial; auto = accuracy, or balanced_accuracy where "
+        "the largest class has more than three times the images of the smallest",
+    )
     seed: int = knob(
         0,
         "draws the labelled images, the initialisation and the order of batches",

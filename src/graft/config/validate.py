@@ -93,7 +93,7 @@ def _check_names(config: Config) -> list[_Single]:
         ("head.name", config.head.name, names.HEADS),
         ("loss.name", config.loss.name, names.LOSSES),
         ("augment.name", config.augment.name, names.AUGMENTATIONS),
-        ("metric", config.metric, tuple(names.METRICS)),
+        ("metric", config.metric, (*names.METRICS, names.AUTO_METRIC)),
     ]
     backbone = config.backbone.name
     if backbone not in names.BACKBONES:  # asking installed packages costs time, so only when it can matter
@@ -233,6 +233,22 @@ def _check_optim(config: Config) -> Iterator[_Together]:
         )
 
 
+def _check_classes(config: Config) -> Iterator[_Together]:
+    balance = config.data.balance
+    if balance != "none" and config.loss.class_weights is not None:
+        yield _Together(
+            ("data.balance", "loss.class_weights"),
+            f"Expected either `data.balance` or `loss.class_weights`, but got both: {balance} and "
+            f"{config.loss.class_weights}.",
+        )
+    if config.augment.views is not None and config.augment.name == "none":
+        yield _Together(
+            ("augment.views", "augment.name"),
+            f"Expected an augmentation with `augment.views={config.augment.views}`, but got `augment=none`, "
+            "which shows every image as it is.",
+        )
+
+
 def _check_trainer(config: Config) -> Iterator[_Together]:
     trainer = config.trainer
     if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
@@ -267,6 +283,7 @@ _COMBINATIONS = (
     _check_source,
     _check_split,
     _check_optim,
+    _check_classes,
     _check_trainer,
     _check_places,
 )

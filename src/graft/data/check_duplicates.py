@@ -106,20 +106,34 @@ def check_likenesses(items: Sequence[Item], copies: Int64Array, pairs: Int64Arra
     for group, links in linked.items():
         ours = [items[index] for index in members[group]]
         splits, labels = _say_splits(ours), sorted({item.label for item in ours})
-        names = [item.name for item in ours]
         if len(splits) > 1:
-            shown = next((link for link in links if items[link[0]].split != items[link[1]].split), links[0])
-            words = f"Nearly the same picture is in {' and '.join(splits)}: {_say_pair(items, shown)}."
-            yield find("near_leak", words, names, leave_out=_leave_evaluation(ours))
+            pair = _choose_pair(items, links, "split")
+            words = f"Nearly the same picture is in {' and '.join(splits)}: {_say_pair(pair)}."
+            yield find("near_leak", words, _put_first(pair, ours), leave_out=_leave_evaluation(ours))
         if len(labels) > 1:
-            shown = next((link for link in links if items[link[0]].label != items[link[1]].label), links[0])
+            pair = _choose_pair(items, links, "label")
             said = " and ".join(map(repr, labels))
-            words = f"Nearly the same picture is labelled {said}: {_say_pair(items, shown)}."
-            yield find("near_contradiction", words, names)
+            words = f"Nearly the same picture is labelled {said}: {_say_pair(pair)}."
+            yield find("near_contradiction", words, _put_first(pair, ours))
         elif len(splits) == 1:
+            pair = (items[links[0][0]], items[links[0][1]])
             said = f"{len(ours)} images of class {labels[0]!r}"
-            words = f"{said} show nearly the same: {_say_pair(items, links[0])}."
-            yield find("near_duplicates", words, names)
+            words = f"{said} show nearly the same: {_say_pair(pair)}."
+            yield find("near_duplicates", words, _put_first(pair, ours))
+
+
+def _choose_pair(
+    items: Sequence[Item], links: Sequence[tuple[int, int]], differing: str
+) -> tuple[Item, Item]:
+    """Return the first linked pair that differs in ``split`` or ``label``, else the very first."""
+    pairs = [(items[first], items[second]) for first, second in links]
+    unlike = (pair for pair in pairs if getattr(pair[0], differing) != getattr(pair[1], differing))
+    return next(unlike, pairs[0])
+
+
+def _put_first(pair: tuple[Item, Item], ours: Sequence[Item]) -> list[str]:
+    """Name the pair that is spoken of, then the others of its group."""
+    return list(dict.fromkeys(item.name for item in (*pair, *ours)))
 
 
 def _join(copies: Int64Array, pairs: Int64Array) -> Int64Array:
@@ -146,11 +160,10 @@ def _leave_evaluation(items: Sequence[Item]) -> list[str]:
     return [item.name for item in items if item.split != last]
 
 
-def _say_pair(items: Sequence[Item], pair: tuple[int, int]) -> str:
-    def say(item: Item) -> str:
-        return item.name if item.split == NO_SPLIT else f"{item.name} ({SPLIT_WORDS[item.split]})"
-
-    return f"{say(items[pair[0]])} and {say(items[pair[1]])}"
+def _say_pair(pair: tuple[Item, Item]) -> str:
+    return " and ".join(
+        item.name if item.split == NO_SPLIT else f"{item.name} ({SPLIT_WORDS[item.split]})" for item in pair
+    )
 
 
 def _read_pairs(path: Path) -> Int64Array | None:

@@ -62,7 +62,7 @@ class Chapter:
 
 
 def write_check(report: CheckReport, folder: Path) -> Path:
-    """Write ``index.html`` and ``findings.json`` into ``folder``, and return the page.
+    """Write ``index.html``, ``findings.json`` and a sheet of each kind of leak; return the page.
 
     Raises:
         GraftError: The folder cannot be written.
@@ -72,6 +72,11 @@ def write_check(report: CheckReport, folder: Path) -> Path:
     write_whole(folder / "findings.json", lambda file: file.write(text.encode("utf-8", "replace")))
     html = render_page(report)
     write_whole(page, lambda file: file.write(html.encode("utf-8", "replace")))
+    for kind in ("leak", "near_leak"):
+        sheet = folder / f"{kind}.png"
+        sheet.unlink(missing_ok=True)
+        if any(finding.kind == kind for finding in report.findings):
+            draw_pairs(report, kind, sheet)
     return page
 
 
@@ -110,7 +115,7 @@ def render_summary(report: CheckReport) -> Table:
     return table
 
 
-def draw_pairs(report: CheckReport, kind: str, path: Path, limit: int = 120) -> int:
+def draw_pairs(report: CheckReport, kind: str, path: Path, limit: int = 300) -> int:
     """Draw the first pairs of a kind side by side into a PNG, and return how many there are on it.
 
     Args:
@@ -133,7 +138,7 @@ def draw_pairs(report: CheckReport, kind: str, path: Path, limit: int = 120) -> 
             image = Image.fromarray(_as_colour(report.read(at[name]))).resize((side, side))
             sheet.paste(image, (x + offset * side, y))
     content = io.BytesIO()
-    sheet.save(content, "PNG", optimize=True)
+    sheet.save(content, "PNG")
     write_whole(path, lambda file: file.write(content.getvalue()))
     return len(findings)
 

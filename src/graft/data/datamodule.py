@@ -17,15 +17,24 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from graft.config.schema import AugmentConfig
+from graft.data.balance import BalancedOrder
 from graft.data.image_set import Int64Array, UInt8Array
+from graft.data.mixing import mix_images
 from graft.data.preprocessing import Preprocessing
 from graft.data.schedule import BatchSchedule, Float32Array, share
 from graft.data.splits import Split
-from graft.data.transforms import build_augmentation, normalise, seed_generator
+from graft.data.transforms import augment_views, build_augmentation, normalise, seed_generator
 from graft.errors import GraftError
 
 Batch = dict[str, Any]
-"""image ``(n, C, H, W)``, label, index and weight ``(n,)``, and the ints step and part."""
+"""image ``(n, C, H, W)``, label, index and weight ``(n,)``, and the ints step and part.
+
+Mixed images have other_label and share ``(n,)``, too, see `graft.data.mixing`.
+"""
+
+#: Keeps the numbers that mix images apart from those that augment them.
+_MIXING = 1
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -38,14 +47,15 @@ class ImageDataModule(pl.LightningDataModule):
         preprocessing: For mean and std.
         batch_size: Images per optimizer step, over all processes and micro-batches.
         seed: Draws the order of batches and the augmentation.
-        augmentation: A name of the registry.
+        augment: Augmentation, mixing and views; ``None`` for none of them.
+        balance: Whether ``sampler`` draws every class equally often.
         accumulate: Micro-batches per optimizer step.
         workers: Processes that read batches; 0 for none.
         limit_batches: Batches of each evaluation, or ``None`` for all.
         steps_per_round: Optimizer steps between validations; the last round may be shorter.
         total_steps: Optimizer steps of the run.
-        image_weights: How much each image counts in training, ``(N,)``, relative to the mean over the training
-            images; ``None`` for all alike.
+        image_weights: How much each image counts in training, ``(N,)``, relative to the mean over the
+            training images; ``None`` for all alike.
     """
 
     def __init__(
@@ -59,7 +69,8 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int,
         steps_per_round: int,
         total_steps: int,
-        augmentation: str = "none",
+        augment: AugmentConfig | None = None,
+        balance: str = "none",
         accumulate: int = 1,
         workers: int = 0,
         limit_batches: int | None = None,
@@ -72,7 +83,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.image_weights = _relative(image_weights, split.train)
         self.split = split
         self.preprocessing = preprocessing
-        self.schedule = BatchSchedule(split.train, batch_size, seed)
+        order = BalancedOrder(split.train, self.labels[split.train], seed) if balance == "sampler" else None
+        self.schedule = BatchSchedule(split.train, batch_size, seed, order)
         self.seed = seed
         self.steps_per_round = steps_per_round
         self.total_steps = total_steps
@@ -80,8 +92,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.workers = workers
         self.limit_batches = limit_batches
         self.evaluation_batch_size = max(batch_size, 256 if preprocessing.size <= 64 else 64)
-        self._augmentation = augmentation
-        self._augment = build_augmentation(augmentation)
+        self.augment = augment or AugmentConfig()
+        self._augment = build_augmentation(self.augment.name)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the micro-batches of the round that the trainer is in."""
@@ -109,11 +121,23 @@ class ImageDataModule(pl.LightningDataModule):
         return self._load_evaluation(self.split.test)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training images, and normalise all, on the device they are on."""
-        images = batch["image"]
-        if self._require_trainer().training and self._augmentation != "none":
-            images = self._augment(images, seed_generator(self.seed, batch["step"], batch["part"]))
-        return {**batch, "image": normalise(images, self.preprocessing)}
+        """Augment training images, normalise all, and mix training images, on the device they are on."""
+        training = self._require_trainer().training
+        images = self._augment_batch(batch) if training and self.augment.name != "none" else batch["image"]
+        ready = {**batch, "image": normalise(images, self.preprocessing)}
+        if not training or not (self.augment.mixup or self.augment.cutmix):
+            return ready
+        generator = seed_generator(self.seed, batch["step"], batch["part"], _MIXING)
+        mixed = mix_images(ready["image"], self.augment.mixup, self.augment.cutmix, generator)
+        other = batch["label"][mixed.partner]
+        return {**ready, "image": mixed.images, "other_label": other, "share": mixed.share}
+
+    def _augment_batch(self, batch: Batch) -> torch.Tensor:
+        """Return fresh versions of the images, or the view whose turn it is in this pass."""
+        if self.augment.views is None:
+            return self._augment(batch["image"], seed_generator(self.seed, batch["step"], batch["part"]))
+        view = batch["step"] // self.schedule.steps_per_pass % self.augment.views
+        return augment_views(self._augment, batch["image"], batch["index"].tolist(), view, self.seed)
 
     def _load_evaluation(self, indices: Int64Array) -> DataLoader[Batch]:
         trainer = self._require_trainer()
@@ -248,8 +272,8 @@ def _relative(weights: npt.NDArray[np.float64] | None, train: Int64Array) -> Flo
     mean = float(weights[train].mean())
     if mean == 0:
         raise GraftError(
-            "Expected a weight above 0 among the training images, but all that were drawn have weight 0. Raise "
-            "the label budget, or leave images of weight 0 out of the table."
+            "Expected a weight above 0 among the training images, but all that were drawn have weight 0. "
+            "Raise the label budget, or leave images of weight 0 out of the table."
         )
     return (weights / mean).astype(np.float32)
 

@@ -78,7 +78,8 @@ def find(
     """Make a finding; one about a whole set keeps the first `EXAMPLES` of its paths."""
     named = tuple(paths)
     kept = named[:EXAMPLES] if whole_set else named
-    return Finding(kind, message, kept, len(named), tuple(leave_out))
+    readable = message.encode("utf-8", "replace").decode()  # names of files need not be text
+    return Finding(kind, readable, kept, len(named), tuple(leave_out))
 
 
 def say_count(count: int, word: str) -> str:

@@ -191,7 +191,17 @@ def _list_images(folder: Path) -> list[Path]:
 def identify_files(
     root: Path, files: list[Path], cache_root: Path, progress: Progress | None
 ) -> list[dict[str, Any]]:
-    """Return size, sha256 and grayness of each file, hashing only what changed since the last time."""
+    """Return size, sha256 and grayness of each file, hashing only what changed since the last time.
+
+    Args:
+        root: Folder that holds the files; one list of identities is kept for each root.
+        files: The files, each once.
+        cache_root: Folder of the cache.
+        progress: Called now and then with (done, total).
+
+    Raises:
+        GraftError: A file is missing, or no image.
+    """
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]
     path = cache_root / "folders" / f"{place}.json"
     known = _read_known(path)
@@ -210,8 +220,8 @@ def identify_files(
         identities[name] = identity
         if progress is not None and (done == len(files) or done % 100 == 0):
             progress(done, len(files))
-    if hashed or len(known) != len(identities):
-        write_whole(path, lambda out: out.write(json.dumps(identities).encode()))
+    if hashed:  # what else is known of the root stays: another set or table may lie there, too
+        write_whole(path, lambda out: out.write(json.dumps(known | identities).encode()))
     return list(identities.values())
 
 

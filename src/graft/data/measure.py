@@ -1,7 +1,7 @@
 """Decode every image once and keep what a check needs: size, content, colours, sketch, or the fault.
 
 Files are measured by processes side by side; what was measured is known again by path, size, time of change
-and inode, so that a second time only asks the file system.
+and inode, so that a second time only asks the file system. Files with a fault are tried again each time.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -29,7 +31,7 @@ from graft.errors import GraftError
 MEASURE_VERSION = 1
 """Part of the cache's name: raise it when code changes what is measured."""
 
-_IDENTITY = {"size": ("<i8", ()), "mtime_ns": ("<i8", ()), "inode": ("<u8", ())}
+_IDENTITY = {"size": ("<i8", ()), "mtime_ns": ("<i8", ()), "inode": ("<i8", ())}
 _MEASURED = {
     "height": ("<i4", ()),
     "width": ("<i4", ()),
@@ -43,6 +45,7 @@ _ROW = np.dtype([(name, kind, shape) for name, (kind, shape) in (_IDENTITY | _ME
 Rows = npt.NDArray[np.void]
 
 _CHUNK = 100
+_MOST_PROCESSES = 32
 _WORTH_PROCESSES = 400
 """Fewer new files are measured before the processes would have started."""
 
@@ -79,38 +82,59 @@ def measure_files(
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]
     path = cache_root / "check" / f"{place}-{MEASURE_VERSION}-{NEAR_VERSION}.npz"
     known_names, known = _read_known(path)
-    known_at = {name: index for index, name in enumerate(known_names)}
-    kept = list(zip(*(known.rows[column].tolist() for column in _IDENTITY), strict=True))
-    rows = np.zeros(len(names), dtype=_ROW)
-    faults = [""] * len(names)
-    old, new = list[tuple[int, int]](), list[int]()
-    for index, name in enumerate(names):
-        identity = _identify(f"{root}{os.sep}{name}")
-        before = known_at.get(name)
-        if before is not None and identity == kept[before]:
-            old.append((index, before))
-            continue
-        for column, value in zip(_IDENTITY, identity, strict=True):
-            rows[column][index] = value
-        new.append(index)
-    for index, before in old:
-        faults[index] = known.faults[before]
-    to, of = np.array(old, dtype=np.int64).reshape(-1, 2).T
-    rows[to] = known.rows[of]
-    done = len(old)
-    if progress is not None and new:
-        progress(done, len(names))
-    for chunk, (measured, found) in zip(_cut(new), _measure_all([root / names[i] for i in new]), strict=True):
-        for column in _MEASURED:
-            rows[column][chunk] = measured[column]
-        for index, fault in zip(chunk, found, strict=True):
-            faults[index] = fault.replace(f"{root}{os.sep}", "")
-        done += len(chunk)
-        if progress is not None:
-            progress(done, len(names))
-    if new or len(known_names) != len(names):
-        _write_known(path, names, Measurements(rows, tuple(faults)))
+    rows, faults = np.zeros(len(names), dtype=_ROW), [""] * len(names)
+    for column, values in zip(_IDENTITY, _identify_all(root, names), strict=True):
+        rows[column] = values
+    at, of = _match(names, rows, known_names, known)
+    rows[at] = known.rows[of]
+    measured = np.zeros(len(names), dtype=np.bool_)
+    measured[at] = True
+    new = np.flatnonzero(~measured).tolist()
+    try:
+        found = _measure_all([root / names[index] for index in new])
+        for chunk, (some, why) in zip(_cut(new), found, strict=True):
+            for column in _MEASURED:
+                rows[column][chunk] = some[column]
+            for index, fault in zip(chunk, why, strict=True):
+                faults[index] = fault.replace(f"{root}{os.sep}", "")
+            measured[chunk] = True
+            if progress is not None:
+                progress(int(measured.sum()), len(names))
+    finally:  # an interrupted check goes on where it was
+        if new:
+            sound = [index for index in np.flatnonzero(measured).tolist() if not faults[index]]
+            here = {names[index] for index in sound}
+            others = [index for index, name in enumerate(known_names) if name not in here]
+            kept = [*(names[index] for index in sound), *(known_names[index] for index in others)]
+            together = np.concatenate([rows[sound], known.rows[others]])
+            _write_known(path, kept, Measurements(together, ("",) * len(kept)))
     return Measurements(rows, tuple(faults))
+
+
+def _identify_all(root: Path, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return size, time of change and inode of each file, ``(3, N)``; zeros for a link to nowhere."""
+    states = np.zeros((3, len(names)), dtype=np.int64)
+    for index, name in enumerate(names):
+        try:
+            # A `Path` costs more than the call, and there is one for each file of a large set.
+            state = os.stat(f"{root}{os.sep}{name}")  # noqa: PTH116
+        except OSError:
+            continue
+        states[:, index] = state.st_size, state.st_mtime_ns, state.st_ino & (2**63 - 1)
+    return states
+
+
+def _match(
+    names: Sequence[str], rows: Rows, known_names: Sequence[str], known: Measurements
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which files have not changed since they were measured, and where they were then."""
+    known_at = {name: index for index, name in enumerate(known_names)}
+    before = np.array([known_at.get(name, -1) for name in names], dtype=np.int64)
+    at = np.flatnonzero(before >= 0)
+    same = np.ones(len(at), dtype=np.bool_)
+    for column in _IDENTITY:
+        same &= rows[column][at] == known.rows[column][before[at]]
+    return at[same], before[at[same]]
 
 
 def measure_images(
@@ -147,15 +171,29 @@ def measure_images(
 def _measure_all(files: list[Path]) -> Iterator[tuple[Rows, list[str]]]:
     """Measure chunk after chunk, in processes where it is worth their start."""
     chunks = [[str(file) for file in chunk] for chunk in _cut(files)]
-    workers = min(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 32
-    )
+    workers = min(_count_cores(), _MOST_PROCESSES)
     if len(files) < _WORTH_PROCESSES or workers == 1:
         yield from map(_measure_chunk, chunks)
         return
-    # Not forked: a process that has started threads, as torch does, must not be.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_measure_chunk, chunks)
+    try:
+        # Not forked: a process that has started threads, as torch does, must not be.
+        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts) as pool:
+            yield from pool.map(_measure_chunk, chunks)
+    except BrokenProcessPool as error:
+        raise GraftError(
+            "Expected to decode all images, but a process died while it did: is there an image too large for "
+            "the memory? What was decoded is kept; the same command goes on from there."
+        ) from error
+
+
+def _count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the process that waits for this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _measure_chunk(files: list[str]) -> tuple[Rows, list[str]]:
@@ -190,15 +228,6 @@ def _average(flat: UInt8Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.
     values = np.arange(256) / 255.0
     counts = np.stack([np.bincount(channel, minlength=256) for channel in flat.T]) / len(flat)
     return counts @ values, counts @ values**2
-
-
-def _identify(file: str) -> tuple[int, int, int]:
-    """Return size, time of change and inode; zeros for a link to nowhere."""
-    try:
-        state = os.stat(file)  # noqa: PTH116 - a `Path` costs more than the call, for each file of a large set
-    except OSError:
-        return 0, 0, 0
-    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def _cut(items: list[Any]) -> list[list[Any]]:

@@ -123,7 +123,8 @@ def score_pairs(first: Float32Array, second: Float32Array) -> Float32Array:
     """
     fixed, moving = _blur(first), _blur(second)
     inside = slice(_MARGIN, SIDE - _MARGIN)
-    down, right = (gradient[:, inside, inside] for gradient in np.gradient(fixed, axis=(1, 2)))
+    down = np.gradient(fixed, axis=1)[:, inside, inside]
+    right = np.gradient(fixed, axis=2)[:, inside, inside]
     place = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2) / (SIDE / 2)
     across, along = place[None, None, inside], place[None, inside, None]
     target = fixed[:, inside, inside]

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +20,12 @@ from graft.data.image_set import ImageSet, Progress, UInt8Array
 from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import to_input
 from graft.errors import GraftError
+
+_WORTH_THREADS = 64
+"""Fewer images are decoded before threads would pay."""
+
+_AHEAD = 8
+"""Images per thread that may be decoded before they are written."""
 
 PIXELS_VERSION = 1
 """Part of the file's name: raise it when code changes the pixels."""
@@ -85,8 +96,7 @@ def _decode_all(
     def write(file: IO[bytes]) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for index in range(len(images)):
-            content = to_input(images.read(index), preprocessing).contiguous().numpy().tobytes()
+        for index, content in enumerate(_decode_in_order(images, preprocessing)):
             digest.update(content)
             file.write(content)
             if progress is not None and (index + 1 == len(images) or (index + 1) % 200 == 0):
@@ -95,6 +105,40 @@ def _decode_all(
     path.with_suffix(".sha256").unlink(missing_ok=True)
     write_whole(path, write)
     write_whole(path.with_suffix(".sha256"), lambda file: file.write(digest.hexdigest().encode()))
+
+
+def _decode_in_order(images: ImageSet, preprocessing: Preprocessing) -> Iterator[bytes]:
+    """Yield image after image, decoded side by side: Pillow lets other threads run while it decodes.
+
+    Only a few images per thread are ahead of the one that is asked for, so memory stays bounded. The first
+    image is decoded alone: some sets are read into memory by it.
+    """
+
+    def decode(index: int) -> bytes:
+        return to_input(images.read(index), preprocessing).contiguous().numpy().tobytes()
+
+    threads = _count_cores()
+    if threads == 1 or len(images) < _WORTH_THREADS:
+        yield from map(decode, range(len(images)))
+        return
+    yield decode(0)
+    # Threads that silence warnings each for themselves would leave them silenced for all.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[bytes]] = deque()
+        try:
+            for index in range(1, len(images)):
+                ahead.append(pool.submit(decode, index))
+                if len(ahead) > _AHEAD * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open_whole(path: Path, shape: tuple[int, int, int, int]) -> UInt8Array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,15 +22,23 @@ class BatchSchedule:
         indices: The training images, ``(n,)``.
         batch_size: Images per optimizer step.
         seed: Seed of the orders.
+        order: Returns the ``n`` draws of a pass, by its number from 0; ``None`` for each image once.
     """
 
-    def __init__(self, indices: Int64Array, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        indices: Int64Array,
+        batch_size: int,
+        seed: int,
+        order: Callable[[int], Int64Array] | None = None,
+    ) -> None:
         if len(indices) == 0:
             raise ValueError("Expected at least one image to train on, but got none.")
         self.indices = np.asarray(indices, dtype=np.int64)
         self.batch_size = batch_size
         self.seed = seed
         self.steps_per_pass = count_steps_per_pass(len(indices), batch_size)
+        self._draw = order or self._shuffle
         self._ordered: tuple[int, Int64Array] | None = None
 
     def batch(self, step: int) -> Int64Array:
@@ -42,8 +52,11 @@ class BatchSchedule:
     def _order(self, number: int) -> Int64Array:
         """Return the order of one pass; the latest is kept, because steps come one after the other."""
         if self._ordered is None or self._ordered[0] != number:
-            self._ordered = (number, np.random.default_rng([self.seed, number]).permutation(self.indices))
+            self._ordered = (number, self._draw(number))
         return self._ordered[1]
+
+    def _shuffle(self, number: int) -> Int64Array:
+        return np.random.default_rng([self.seed, number]).permutation(self.indices)
 
 
 def count_steps_per_pass(images: int, batch_size: int) -> int:

@@ -94,6 +94,9 @@ def _open_present(name: str, root: Path, *, download: bool) -> dict[str, Part]:
     found = {split: len(part.labels) for split, part in parts.items()}
     if found != dict(FACTS[name].split_sizes):
         raise RuntimeError(f"expected {_sizes(FACTS[name].split_sizes)} images, but got {_sizes(found)}")
+    missing = [file for part in parts.values() for file in part.files if not file.is_file()]
+    if missing:  # torchvision takes a folder for the whole set, also where unpacking broke off
+        raise RuntimeError(f"{len(missing):,} of its files are missing, such as {missing[0].name}")
     return parts
 
 

@@ -8,14 +8,14 @@ generator's seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as vision
 
 from graft.data.image_set import UInt8Array
@@ -24,6 +24,9 @@ from graft.errors import GraftError, expected_one_of
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """From uint8 ``(N, C, H, W)`` to uint8 of the same shape."""
+
+#: Keeps the numbers of views apart from those of (seed, step, part).
+_VIEWS = 2**31
 
 MODES = {
     "bilinear": InterpolationMode.BILINEAR,
@@ -43,7 +46,9 @@ def to_input(image: UInt8Array, preprocessing: Preprocessing) -> Tensor:
         uint8 ``(C, size, size)``: gray repeated, or colour turned into luma, where the network's channels
         differ.
     """
-    gray = image.shape[2] == 1
+    side, gray = preprocessing.size, image.shape[2] == 1
+    if image.shape == (side, side, preprocessing.channels) and preprocessing.resize in (None, side):
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # resize and crop would return it as it is
     picture = Image.fromarray(image[:, :, 0] if gray else image)
     if not gray and preprocessing.channels == 1:
         picture = picture.convert("L")
@@ -117,6 +122,52 @@ def shear_zoom_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return moved.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def augment_trivially(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change each image by one operation of torchvision's ``TrivialAugmentWide``, of any strength; no flips.
+
+    Source: Müller & Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", 2021.
+    """
+    return _apply_each(TrivialAugmentWide(), images, generator)
+
+
+def augment_at_random(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change each image by two operations of torchvision's ``RandAugment`` with its magnitude 9; no flips.
+
+    Source: Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space",
+    2020.
+    """
+    return _apply_each(RandAugment(), images, generator)
+
+
+def _apply_each(transform: torch.nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply a transform that draws from torch's global generator to one image after the other.
+
+    The global generator of the CPU, the one that it draws from on any device, is put back as it was.
+    """
+    seed = int(torch.randint(0, 2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([transform(image) for image in images])
+
+
+def augment_views(
+    augment: Augmentation, images: Tensor, indices: Sequence[int], view: int, seed: int
+) -> Tensor:
+    """Return view number ``view`` of each image: it depends on seed, index and number, on nothing else.
+
+    Args:
+        augment: The augmentation.
+        images: uint8 ``(N, C, H, W)``.
+        indices: Position of each image in the data set, ``(N,)``.
+        view: Number of the view, from 0.
+        seed: Seed of the run.
+    """
+    return torch.cat([
+        augment(images[place : place + 1], seed_generator(seed, index, view, _VIEWS))
+        for place, index in enumerate(indices)
+    ])  # fmt: skip
+
+
 def seed_generator(*seeds: int) -> torch.Generator:
     """Return a CPU generator whose state depends on all of ``seeds``, well mixed."""
     state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
@@ -127,4 +178,6 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "none": keep_images,
     "flip_crop": flip_and_crop,
     "shear_zoom_flip": shear_zoom_and_flip,
+    "trivial": augment_trivially,
+    "randaugment": augment_at_random,
 }

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from graft.config.names import PRETRAINED, ROW_BACKBONES, STAGES
-from graft.config.schema import Config, HeadConfig, LossConfig, OptimConfig
+from graft.config.schema import AugmentConfig, Config, DataConfig, HeadConfig, LossConfig, OptimConfig
 
 
 class _CanonicalText:
@@ -142,8 +142,8 @@ def describe_arm(config: Config, weights_name: str, input_name: str) -> Arm:
         method=method,
         freeze_depth=config.transfer.freeze_depth,
         head=_named(effective_head(config.head)),
-        loss=_named(effective_loss(config.loss)),
-        augment=config.augment.name,
+        loss=_named(effective_loss(config.loss) | effective_balance(config.data)),
+        augment=_named(effective_augment(config.augment)),
         input=input_name,
     )
 
@@ -182,6 +182,20 @@ def effective_loss(loss: LossConfig) -> dict[str, Any]:
     if loss.class_weights is not None:
         knobs["class_weights"] = loss.class_weights
     return knobs
+
+
+def effective_balance(data: DataConfig) -> dict[str, Any]:
+    """Return the knobs of class balance that have an effect, none where there is no balance."""
+    if data.balance == "none":
+        return {}
+    beta = {"balance_beta": data.balance_beta} if data.balance == "effective_number" else {}
+    return {"balance": data.balance, **beta}
+
+
+def effective_augment(augment: AugmentConfig) -> dict[str, Any]:
+    """Return the name of an augmentation and the knobs that have an effect."""
+    knobs = asdict(augment)
+    return {key: value for key, value in knobs.items() if key == "name" or value}
 
 
 def effective_optim(optim: OptimConfig, freeze_depth: int) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from graft.config.names import PRETRAINED
+from graft.config.names import AUTO_METRIC, PRETRAINED
 from graft.config.schema import Config
 from graft.plan.arms import (
     Arm,
     describe_arm,
     describe_trial,
+    effective_augment,
     effective_backbone,
+    effective_balance,
     effective_head,
     effective_loss,
     effective_optim,
@@ -28,12 +30,16 @@ RESULT_VERSION = 1
 _KEYED_ELSEWHERE = frozenset(
     f"{section}.{name}"
     for section, names in {
-        "data": ("name", "image_size", "resize", "mean", "std", "render_count", "render_seed", "batch_size"),
+        "data": (
+            "name", "image_size", "resize", "mean", "std", "render_count", "render_seed", "batch_size",
+            "balance", "balance_beta",
+        ),
+        "augment": ("name", "mixup", "cutmix", "views"),
         "backbone": ("weights", "hidden_size", "layers"),
         "trainer": ("precision",),
     }.items()
     for name in names
-)
+)  # fmt: skip
 
 #: Knobs that decide which images train, choose and test.
 _SPLIT_KNOBS = (
@@ -58,6 +64,7 @@ class Facts:
         precision: Arithmetic after ``auto`` was resolved.
         grouped: Whether the images have groups, which splits do not divide.
         split_sha256: Hash of the split that is replayed, None where a split is made.
+        metric: What ``metric=auto`` means for these images.
         processes: Processes times micro-batches where a BatchNorm trains on the statistics of each, else 1.
     """
 
@@ -70,6 +77,7 @@ class Facts:
     processes: int = 1
     grouped: bool = False
     split_sha256: str | None = None
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
         grid: Whether the configuration is a cell of a grid, see `normalise`.
     """
     config = normalise(config, grid=grid)
+    if config.metric == AUTO_METRIC:
+        config = replace(config, metric=facts.metric)
     facts = (
         facts
         if config.transfer.method in PRETRAINED
@@ -133,6 +143,8 @@ def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
     knobs = _keyed_knobs(config, "")
     for section in ("head", "loss", "optim"):
         knobs = {key: value for key, value in knobs.items() if not key.startswith(f"{section}.")}
+    knobs |= {f"augment.{key}": value for key, value in effective_augment(config.augment).items()}
+    knobs |= {f"data.{key}": value for key, value in effective_balance(config.data).items()}
     knobs |= {
         "backbone.options": effective_backbone(config),
         "head": effective_head(config.head),

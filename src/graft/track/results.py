@@ -33,8 +33,11 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
     """Record the final numbers of a run, and what is needed to check them.
 
     Artifacts: ``config.yaml``; ``split.json`` (hashes and indices); ``predictions.npz`` (index, label and
-    class scores of every test image); ``confusion.json`` (rows are true classes).
+    class scores of every test image); ``confusion.json`` (rows are true classes); ``per_class.json``
+    (precision, recall and F1); ``worst_errors.json`` (the surest wrong predictions).
     """
+    from graft.train.metrics import describe_classes
+
     numbers = {f"val/{name}": value for name, value in fitted.validation.items()}
     numbers |= {f"test/{name}": value for name, value in fitted.test_metrics.items()}
     numbers |= {
@@ -51,6 +54,11 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
         _write_json(folder / "split.json", describe_split(split, images.digest))
         confusion = {"class_names": list(images.class_names), "counts": fitted.test.confusion().tolist()}
         _write_json(folder / "confusion.json", confusion)
+        _write_json(folder / "per_class.json", describe_classes(fitted.test, images.class_names))
+        errors = [
+            error | {"item": images.item_ids[int(error["index"])]} for error in fitted.test.worst_errors()
+        ]
+        _write_json(folder / "worst_errors.json", errors)
         np.savez_compressed(
             folder / "predictions.npz",
             index=fitted.test.index.numpy(),

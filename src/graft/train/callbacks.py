@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from graft.config.names import METRICS
-from graft.errors import DivergedError
+from graft.errors import DivergedError, GraftError
+from graft.train.evaluation import Evaluation
 from graft.train.task import Recorder, TransferTask
 
 _SECONDS_BETWEEN_NEWS = 0.2
@@ -32,17 +33,23 @@ class BestWeights(pl.Callback):
         self.patience = patience
         self.best: tuple[float, float] | None = None
         self.step = 0
-        self.metrics: dict[str, float] = {}
+        self.evaluation: Evaluation | None = None
         self._state: dict[str, Tensor] = {}
         self._since_best = 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare this validation with the best one so far."""
         assert isinstance(pl_module, TransferTask)
+        if self.metric not in pl_module.metrics:
+            raise GraftError(
+                f"Expected validation images on which `metric={self.metric}` has a meaning, but got "
+                "images of one class. Raise `data.val_labels_per_class` or `data.val_size`, or use "
+                "`metric=accuracy`."
+            )
         value = pl_module.metrics[self.metric]
         standing = (value if METRICS[self.metric].higher_is_better else -value, -pl_module.metrics["loss"])
         if self.best is None or standing > self.best:
-            self.best, self.step, self.metrics = standing, trainer.global_step, dict(pl_module.metrics)
+            self.best, self.step, self.evaluation = standing, trainer.global_step, pl_module.evaluation
             self._state = {
                 name: tensor.detach().clone()
                 for name, tensor in pl_module.classifier.trainable_state().items()

@@ -1,4 +1,4 @@
-"""Scores of a whole split, gathered from all processes, and the metrics computed from them."""
+"""Scores of a whole split, gathered from all processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torchmetrics.functional.classification as tm
 from torch import Tensor
 
-from graft.train.losses import Loss, class_scores
+from graft.train.losses import class_scores
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,28 @@ class Evaluation:
     def confusion(self) -> npt.NDArray[np.int64]:
         """Return counts ``(classes, classes)``: rows are true classes, columns are predicted ones."""
         classes = self.scores.shape[1]
-        matrix = tm.multiclass_confusion_matrix(self.predicted, self.label, num_classes=classes)
+        matrix = tm.multiclass_confusion_matrix(
+            self.predicted, self.label, num_classes=classes, validate_args=False
+        )
         return np.asarray(matrix.numpy(), dtype=np.int64)
+
+    def worst_errors(self, limit: int = 25) -> list[dict[str, int | float]]:
+        """Return the wrong predictions of the highest probability, the surest first.
+
+        Each has index, true, predicted, and the probability that was given to the predicted class.
+        """
+        probability, predicted = self.scores.double().softmax(dim=1).max(dim=1)
+        wrong = torch.nonzero(predicted != self.label)[:, 0]
+        worst = wrong[probability[wrong].argsort(descending=True, stable=True)][:limit]
+        return [
+            {
+                "index": int(self.index[row]),
+                "true": int(self.label[row]),
+                "predicted": int(predicted[row]),
+                "probability": float(probability[row]),
+            }
+            for row in worst.tolist()
+        ]
 
 
 def gather(parts: list[Evaluation], everyone: Callable[[Tensor], list[Tensor]]) -> Evaluation:
@@ -63,35 +83,3 @@ def gather(parts: list[Evaluation], everyone: Callable[[Tensor], list[Tensor]]) 
     if bool((index[1:] == index[:-1]).any()):
         raise RuntimeError("an image was evaluated twice")
     return Evaluation(index, label[order], outputs[order])
-
-
-def measure(evaluation: Evaluation, loss: Loss) -> dict[str, float]:
-    """Return every metric of a split by its name in ``config/names.py``."""
-    classes = evaluation.scores.shape[1]
-    values = {
-        name: metric(evaluation.predicted, evaluation.label, classes) for name, metric in METRICS.items()
-    }
-    return {name: float(value) for name, value in values.items()} | {
-        "loss": float(loss(evaluation.outputs, evaluation.label).mean())
-    }
-
-
-def _accuracy(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    return tm.multiclass_accuracy(predicted, label, num_classes=classes, average="micro")
-
-
-def _balanced_accuracy(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Mean recall over the classes that occur."""
-    recall = tm.multiclass_recall(predicted, label, num_classes=classes, average="none")
-    return recall[torch.bincount(label, minlength=classes) > 0].mean()
-
-
-def _macro_f1(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    return tm.multiclass_f1_score(predicted, label, num_classes=classes, average="macro")
-
-
-METRICS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "macro_f1": _macro_f1,
-}

@@ -10,17 +10,20 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from graft.config.schema import Config, TrainerConfig
+from graft.config.schema import Config, LossConfig, TrainerConfig
+from graft.data.balance import weigh_classes
 from graft.data.datamodule import ImageDataModule
 from graft.model.classifier import Classifier
 from graft.train.callbacks import BestWeights, RecordRounds
 from graft.train.evaluation import Evaluation
 from graft.train.losses import build_loss
+from graft.train.metrics import measure
 from graft.train.statistics import runs_on_gpu
 from graft.train.task import Recorder, TransferTask
 
@@ -114,7 +117,8 @@ def fit(
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    task = TransferTask(classifier, config.optim, build_loss(config.loss), budget.total_steps)
+    loss = build_loss(_balance(config, data))
+    task = TransferTask(classifier, config.optim, loss, budget.total_steps, config.metric)
     best = BestWeights(config.metric, config.trainer.patience)
     with _without_advice(), _interruptible():
         trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)])
@@ -124,16 +128,24 @@ def fit(
         steps = trainer.global_step
         best.restore(task)
         trainer.test(task, datamodule=data, verbose=False)
+    assert best.evaluation is not None
     assert task.evaluation is not None
     return Fitted(
         best_step=best.step,
-        validation=best.metrics,
+        validation=measure(best.evaluation, loss),
         test=task.evaluation,
         test_metrics=task.metrics,
         steps=steps,
         train_seconds=seconds,
         images_seen=_count_images(data, steps),
     )
+
+
+def _balance(config: Config, data: ImageDataModule) -> LossConfig:
+    """Return the loss with the class weights that ``data.balance`` asks for."""
+    trained = data.labels[data.split.train]
+    weights = weigh_classes(config.data, np.bincount(trained, minlength=int(data.labels.max()) + 1))
+    return config.loss if weights is None else replace(config.loss, class_weights=weights)
 
 
 def _count_images(data: ImageDataModule, steps: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from graft.config.schema import OptimConfig
 from graft.model.classifier import Classifier
 from graft.model.freeze import parameter_groups
-from graft.train.evaluation import Evaluation, gather, measure
+from graft.train.evaluation import Evaluation, gather
 from graft.train.losses import Loss
+from graft.train.metrics import CHEAP, measure
 from graft.train.optim import Plateau, build_optimizer, schedule_factor
 
 
@@ -34,14 +35,23 @@ class TransferTask(pl.LightningModule):
         optim: Optimizer, schedule and penalties.
         loss: One value per image.
         total_steps: Optimizer steps of the whole run.
+        metric: Measured at every validation beside the cheap ones.
     """
 
-    def __init__(self, classifier: Classifier, optim: OptimConfig, loss: Loss, total_steps: int) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        optim: OptimConfig,
+        loss: Loss,
+        total_steps: int,
+        metric: str = "accuracy",
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.optim = optim
         self.loss = loss
         self.total_steps = total_steps
+        self.names = tuple(dict.fromkeys((*CHEAP, metric)))
         self.groups = parameter_groups(classifier)
         self.trained = [parameter for members in self.groups.values() for _, parameter in members]
         self.evaluation: Evaluation | None = None
@@ -60,7 +70,11 @@ class TransferTask(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], _: int) -> Tensor:
         """Return the loss of one share of an effective batch; shares add up to the batch's mean."""
-        losses = self.loss(self.classifier(batch["image"]), batch["label"])
+        outputs = self.classifier(batch["image"])
+        losses = self.loss(outputs, batch["label"])
+        if "other_label" in batch:  # a mixed image has two labels at once, see `graft.data.mixing`
+            others = self.loss(outputs, batch["other_label"])
+            losses = batch["share"] * losses + (1 - batch["share"]) * others
         total: Tensor = (losses * batch["weight"]).sum()
         detached = total.detach()
         self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
@@ -124,22 +138,22 @@ class TransferTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Measure the validation images; a plateau schedule listens."""
-        self._measure()
+        self._measure(self.names)
         if self._plateau is not None:
             drop = self._plateau.observe(self.metrics["loss"])
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] *= drop
 
     def on_test_epoch_end(self) -> None:
-        """Measure the test images."""
-        self._measure()
+        """Measure the test images, in every way."""
+        self._measure(None)
 
-    def _measure(self) -> None:
+    def _measure(self, names: Sequence[str] | None) -> None:
         """Gather the scores of all processes and measure them."""
         gathered = gather(self._parts, self._everyone)
         self._parts = []
         self.evaluation = Evaluation(gathered.index.cpu(), gathered.label.cpu(), gathered.outputs.cpu())
-        self.metrics = measure(self.evaluation, self.loss)
+        self.metrics = measure(self.evaluation, self.loss, names)
 
     def _everyone(self, tensor: Tensor) -> list[Tensor]:
         """Return this tensor from every process; lengths may differ along the first axis."""

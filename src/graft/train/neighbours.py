@@ -1,0 +1,87 @@
+"""Nearest neighbours on frozen features: what a linear probe must beat, for one pass over the images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.config.names import STAGES
+from graft.config.schema import TrainerConfig
+from graft.data.image_set import Int64Array, UInt8Array
+from graft.data.preprocessing import Preprocessing
+from graft.data.splits import Split
+from graft.model.backbone import Backbone
+from graft.model.features import choose_device, extract_features
+
+Float32Array = npt.NDArray[np.float32]
+
+#: Neighbours that vote, where every class has so many training images.
+_NEIGHBOURS = 5
+
+_BATCH = 64
+
+#: Feature values kept between runs, about 400 MB; beyond them the oldest set of features is forgotten.
+_KEPT_VALUES = 10**8
+_FEATURES: dict[tuple[str, ...], dict[int, Float32Array]] = {}
+
+
+def measure_neighbours(
+    backbone: Backbone,
+    pixels: UInt8Array,
+    labels: Int64Array,
+    split: Split,
+    preprocessing: Preprocessing,
+    trainer: TrainerConfig,
+    same: tuple[str, ...],
+) -> dict[str, float]:
+    """Return the test accuracy of the k nearest training images by the cosine of their features.
+
+    k is 5, or the images of the smallest class in training where it has fewer, so that it can win a vote.
+    Features are kept in this process for all runs of the same backbone and images, whatever their split.
+
+    Args:
+        backbone: Frozen as a whole; its weights are those that it was pretrained with.
+        pixels: All images, uint8 ``(N, C, H, W)``.
+        labels: Class of each image ``(N,)``.
+        split: Which images are training and test.
+        preprocessing: For mean and std.
+        trainer: Names device and precision.
+        same: What makes features the same: hashes of weights, images and preprocessing.
+
+    Returns:
+        ``test/feature_knn_accuracy``.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    kept = _recall(same)
+    missing = [index for part in (split.train, split.test) for index in part.tolist() if index not in kept]
+    # Beside other processes, only the one that records is here.
+    device = choose_device(replace(trainer, devices=1, num_nodes=1))
+    for start in range(0, len(missing), _BATCH):
+        chunk = missing[start : start + _BATCH]
+        (features,) = extract_features(
+            backbone, pixels[chunk], preprocessing, stage=STAGES, batch_size=_BATCH, device=device,
+            precision=trainer.precision,
+        )  # fmt: skip
+        kept.update(zip(chunk, features, strict=True))
+    backbone.cpu()
+    counts = np.bincount(labels[split.train])
+    voters = min(_NEIGHBOURS, int(counts[counts > 0].min()))
+    seen, unseen = (np.stack([kept[index] for index in part.tolist()]) for part in (split.train, split.test))
+    nearest = KNeighborsClassifier(voters, algorithm="brute", metric="cosine").fit(seen, labels[split.train])
+    return {"test/feature_knn_accuracy": float((nearest.predict(unseen) == labels[split.test]).mean())}
+
+
+def _recall(same: tuple[str, ...]) -> dict[int, Float32Array]:
+    """Return the features that are kept of these images, by index; others make room."""
+    kept = _FEATURES.pop(same, {})
+    while _FEATURES and sum(_count(held) for held in (kept, *_FEATURES.values())) > _KEPT_VALUES:
+        _FEATURES.pop(next(iter(_FEATURES)))
+    _FEATURES[same] = kept
+    return kept
+
+
+def _count(held: dict[int, Float32Array]) -> int:
+    return len(held) * next(iter(held.values())).size if held else 0
