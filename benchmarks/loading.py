@@ -3,9 +3,10 @@
     python benchmarks/loading.py <folder of small images> [--epochs 20] [--large 2000] [--small 10000]
 
 Large: JPEGs of 500x375 pixels, mosaics of the folder's images at 40 to 120 kB each, resized to 256 and
-cropped to 224. Small: the folder's images at 32x32. Both sides read the same files, give float batches of 32 that are
-normalised, and start with nothing but the files; the first epoch has everything that happens once: listing,
-hashing, decoding, writing and checking the cache. The naive side is taken at its best number of workers.
+cropped to 224. Small: the folder's images at 32x32. Both sides read the same files, give float batches of 32
+that are normalised, and start with nothing but the files; the first epoch has everything that happens once:
+listing, hashing, decoding, writing and checking the cache. The naive side is taken at its best number of
+workers.
 
 Writes loading.json and loading.md beside this file.
 """
@@ -218,7 +219,7 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
     lines = [
         "# Feeding images",
         "",
-        "Made by `python benchmarks/loading.py <folder of small images>`; its docstring says what is compared.",
+        "Made by `python benchmarks/loading.py <folder of small images>`; see its docstring.",
         "",
         ", ".join(f"{key} {value}" for key, value in machine.items()),
         "",
@@ -237,7 +238,7 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
         said = (
             f"{name}: 90 % of the files have {case['file_kb_low']:.1f} to {case['file_kb_high']:.1f} kB; "
             f"DataLoader best with {case['naive_best_workers']} workers; largest difference of values "
-            f"{case['largest_difference']:g}; memory after the first and the last of {case['epochs']} epochs: "
+            f"{case['largest_difference']:g}; memory after the first and last of {case['epochs']} epochs: "
             f"own {first['RssAnon']} and {last['RssAnon']} MB, mapped files {first['RssFile']} and "
             f"{last['RssFile']} MB."
         )

@@ -35,7 +35,7 @@ PREPROCESSING = Preprocessing(1, 8, None, "bilinear", True, (0.5,), (0.25,))
 def make_module(**changes: Any) -> ImageDataModule:
     choices: dict[str, Any] = {"batch_size": 8, "seed": 3, "steps_per_round": 4, "total_steps": 10}
     return ImageDataModule(
-        pixels=PIXELS, labels=LABELS, split=SPLIT, preprocessing=PREPROCESSING, **{**choices, **changes}
+        pixels=PIXELS, labels=LABELS, preprocessing=PREPROCESSING, **{"split": SPLIT, **choices, **changes}
     )
 
 
@@ -244,6 +244,39 @@ def test_training_images_alone_are_augmented() -> None:
     assert torch.equal(
         data.on_after_batch_transfer(batch, 0)["image"], normalise(batch["image"], PREPROCESSING)
     )
+
+
+def test_passes_cycle_through_the_views() -> None:
+    data = make_module(augment=AugmentConfig("flip_crop", views=2), batch_size=23, steps_per_round=1)
+    seen = []
+    for step in range(4):
+        attach(data, step=step)
+        batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        seen.append(batch["image"][batch["index"].argsort()])
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_training_images_alone_are_mixed() -> None:
+    data = make_module(augment=AugmentConfig(mixup=1.0))
+    trainer = attach(data)
+    batch = next(iter(data.train_dataloader()))
+    mixed = data.on_after_batch_transfer(batch, 0)
+    assert not torch.equal(mixed["image"], normalise(batch["image"], PREPROCESSING))
+    assert mixed["other_label"].shape == mixed["share"].shape == batch["label"].shape
+    trainer.training = False
+    assert "share" not in data.on_after_batch_transfer(batch, 0)
+
+
+def test_a_sampler_draws_the_rare_class_as_often() -> None:
+    few = Split(np.array([0, 1, 2, 3, 4, 6, 7, 9, 10, 12]), np.arange(23, 40), np.arange(40, 60), "digest")
+    data = make_module(balance="sampler", split=few, batch_size=12, steps_per_round=30, total_steps=30)
+    attach(data)
+    labels = np.concatenate([batch["label"].numpy() for batch in data.train_dataloader()])
+    counts = np.bincount(labels)
+    assert np.bincount(LABELS[few.train]).tolist() == [5, 4, 1]
+    assert counts.max() - counts.min() <= 1
 
 
 def test_batches_before_a_trainer_are_our_bug() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,25 @@ def test_images_are_decoded_once(tmp_path: Path) -> None:
     assert np.array_equal(first, again)
     prepare_pixels(images, replace(COLOUR, interpolation="nearest"), tmp_path)
     assert reads == [*range(5), *range(5)]
+
+
+def test_threads_decode_the_same_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = make_set(90)
+    filters = list(warnings.filters)
+    one = np.array(prepare_pixels(images, COLOUR, tmp_path / "one"))
+    monkeypatch.setattr(pixels_module, "_WORTH_VALUES", 0)
+    monkeypatch.setattr(pixels_module, "_count_cores", lambda: 3)
+    assert np.array_equal(prepare_pixels(images, COLOUR, tmp_path / "three"), one)
+    assert warnings.filters == filters
+
+    def fail(index: int) -> UInt8Array:
+        if index == 40:
+            raise GraftError("image 40 is broken")
+        return images.read(index)
+
+    with pytest.raises(GraftError, match="image 40 is broken"):
+        prepare_pixels(replace(images, read=fail, digest="e" * 64), COLOUR, tmp_path)
+    assert {file.suffix for file in (tmp_path / "pixels").iterdir()} <= {".lock"}
 
 
 def test_name_holds_all_that_changes_pixels() -> None:

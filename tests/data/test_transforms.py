@@ -9,19 +9,29 @@ from torchvision.transforms._presets import ImageClassification
 
 from graft.config.names import AUGMENTATIONS as AUGMENTATION_NAMES
 from graft.data.preprocessing import Preprocessing
-from graft.data.transforms import AUGMENTATIONS, build_augmentation, normalise, seed_generator, to_input
+from graft.data.transforms import (
+    AUGMENTATIONS,
+    augment_views,
+    build_augmentation,
+    normalise,
+    seed_generator,
+    to_input,
+)
 from graft.errors import GraftError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
-@pytest.mark.parametrize("shape", [(37, 50), (80, 41), (20, 20)])
-def test_equals_the_preset_of_torchvision_to_the_bit(interpolation: str, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shape", [(37, 50), (80, 41), (20, 20), (24, 24)])
+@pytest.mark.parametrize("resize", [28, 24])
+def test_equals_the_preset_of_torchvision_to_the_bit(
+    interpolation: str, shape: tuple[int, int], resize: int
+) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    preprocessing = Preprocessing(3, 24, 28, interpolation, True, MEAN, STD)
+    preprocessing = Preprocessing(3, 24, resize, interpolation, True, MEAN, STD)
     preset = ImageClassification(
-        crop_size=24, resize_size=28, mean=MEAN, std=STD, interpolation=InterpolationMode(interpolation)
+        crop_size=24, resize_size=resize, mean=MEAN, std=STD, interpolation=InterpolationMode(interpolation)
     )
     ours = normalise(to_input(image, preprocessing)[None], preprocessing)[0]
     assert torch.equal(ours, preset(Image.fromarray(image)))
@@ -90,6 +100,32 @@ def test_shear_zoom_flip_stays_near_the_image_and_differs_per_image() -> None:
     assert 0.6 < areas.min() < 0.85
     assert 1.2 < areas.max() < 1.7
     assert len({tuple(one.flatten().tolist()) for one in moved}) == 64
+
+
+@pytest.mark.parametrize("name", ["trivial", "randaugment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_operations_differ_per_image_and_leave_the_global_generator_alone(name: str, channels: int) -> None:
+    image = torch.randint(0, 256, (1, channels, 16, 16), dtype=torch.uint8)
+    state = torch.get_rng_state()
+    moved = build_augmentation(name)(image.expand(32, -1, -1, -1), seed_generator(0))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len({tuple(one.flatten().tolist()) for one in moved}) > 16
+    torch.manual_seed(5)
+    again = build_augmentation(name)(image.expand(32, -1, -1, -1), seed_generator(0))
+    assert torch.equal(again, moved)
+
+
+@pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - {"none"}))
+def test_a_view_depends_on_seed_index_and_number_only(name: str) -> None:
+    augment = build_augmentation(name)
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    indices = [40, 41, 42, 43, 44, 45]
+    views = [augment_views(augment, images, indices, view, 7) for view in range(3)]
+    order = [3, 0, 5]
+    part = augment_views(augment, images[order], [indices[place] for place in order], 1, 7)
+    assert torch.equal(part, views[1][order]), "not on the batch around it"
+    assert not torch.equal(views[0], views[1])
+    assert not torch.equal(augment_views(augment, images, indices, 0, 8), views[0])
 
 
 def test_generators_of_neighbouring_steps_differ() -> None:

@@ -24,6 +24,7 @@ OTHER_FACTS = {
     "preprocessing": {"size": 32, "mean": [0.5], "std": [0.5]},
     "precision": "bf16-mixed",
     "processes": 2,
+    "metric": "balanced_accuracy",
 }
 
 #: Knobs that are read only under other knobs.
@@ -37,6 +38,7 @@ READ_ONLY_UNDER = {
     "head.dropout": {"head.name": "mlp"},
     "head.activation": {"head.name": "mlp"},
     "loss.focal_gamma": {"loss.name": "focal"},
+    "data.balance_beta": {"data.balance": "effective_number"},
     "backbone.hidden_size": {"backbone.name": "row_gru"},
     "backbone.layers": {"backbone.name": "row_gru"},
     "data.fold": {"data.folds": 5},
@@ -47,6 +49,7 @@ READ_ONLY_UNDER = {
 VALID_ONLY_UNDER = {
     "transfer.freeze_depth": {"transfer.method": "fine_tune", "backbone.weights": "glyphs"},
     "data.val_labels_per_class": {"data.labels_per_class": 5},
+    "augment.views": {"augment.name": "flip_crop"},
 }
 #: Knobs whose effect is seen by opening data, weights or device: the key reads the facts instead.
 BY_FACTS = {
@@ -239,6 +242,27 @@ def test_the_condition_is_what_all_runs_of_a_comparison_share(build_config):
         assert specify(build_config({key: value}), FACTS).condition != usual, key
     assert specify(build_config(), replace(FACTS, data_digest="d2")).condition != usual
     assert specify(build_config(), replace(FACTS, preprocessing={"size": 99})).condition == usual
+
+
+def test_balance_and_mixing_belong_to_the_arm_alone(build_config):
+    """Off, they leave the text and the key of the arm as they were before there were such knobs."""
+    usual = specify(build_config({"metric": "accuracy"}), FACTS)
+    assert (usual.arm.loss, usual.arm.augment) == ("cross_entropy", "none")
+    mixing = {"augment.name": "flip_crop", "augment.mixup": 0.2, "augment.views": 3}
+    changed = specify(build_config(mixing | {"data.balance": "sampler", "metric": "accuracy"}), FACTS)
+    assert changed.arm.loss == "cross_entropy(balance=sampler)"
+    assert changed.arm.augment == "flip_crop(mixup=0.2,views=3)"
+    assert changed.condition == usual.condition
+    effective = specify(build_config({"data.balance": "effective_number"}), FACTS).arm.loss
+    assert effective == "cross_entropy(balance=effective_number,balance_beta=0.999)"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_the_metric_auto_is_the_one_of_the_facts(metric, build_config):
+    auto = specify(build_config({"metric": "auto"}), replace(FACTS, metric=metric))
+    named = specify(build_config({"metric": metric}), FACTS)
+    assert auto.config.metric == metric
+    assert (auto.key, auto.condition) == (named.key, named.condition)
 
 
 def test_labels_are_named(build_config):

@@ -3,8 +3,10 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,11 +15,13 @@ from hypothesis import strategies as st
 from graft.config.schema import Config, TrainerConfig
 from graft.data.datamodule import ImageDataModule
 from graft.data.transforms import normalise
-from graft.errors import DivergedError, RunFailedError
+from graft.errors import DivergedError, GraftError, RunFailedError
 from graft.model.classifier import Classifier
-from graft.train.evaluation import Evaluation, measure
+from graft.train.evaluation import Evaluation
 from graft.train.fit import Fitted, plan_budget
 from graft.train.losses import build_loss
+from graft.train.metrics import CHEAP, measure
+from graft.train.task import TransferTask
 
 Configure = Callable[..., Config]
 Feed = Callable[..., ImageDataModule]
@@ -74,7 +78,7 @@ def evaluate(classifier: Classifier, data: ImageDataModule, part: str, config: C
     return measure(Evaluation(index, torch.from_numpy(data.labels)[index], outputs), build_loss(config.loss))
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+@pytest.mark.parametrize("metric", ["accuracy", "loss", "auroc"])
 @pytest.mark.parametrize("backbone", ["cnn2", "small_cnn"])
 def test_the_weights_of_the_best_validation_are_tested(
     configure: Configure, shoot: Shoot, feed: Feed, notebook: Any, backbone: str, metric: str
@@ -87,9 +91,9 @@ def test_the_weights_of_the_best_validation_are_tested(
         history, key=lambda step: (sign * history[step][f"val/{metric}"], -history[step]["val/loss"], -step)
     )
     assert fitted.best_step == best
-    assert fitted.validation == {
-        key[4:]: value for key, value in history[best].items() if key.startswith("val/")
-    }
+    seen = {key[4:]: value for key, value in history[best].items() if key.startswith("val/")}
+    assert set(seen) == {*CHEAP, metric}, "what costs more is measured once, of the chosen weights"
+    assert seen == {name: fitted.validation[name] for name in seen}
     data = feed(config, noise=255)
     assert evaluate(classifier, data, "val", config) == pytest.approx(fitted.validation, rel=1e-5)
     assert evaluate(classifier, data, "test", config) == pytest.approx(fitted.test_metrics, rel=1e-5)
@@ -107,6 +111,86 @@ def test_the_training_loss_is_the_mean_over_the_round(
     assert [numbers["train/loss"] for _, numbers in notebook.rounds] == pytest.approx(
         [expected] * 2, rel=1e-5
     )
+
+
+def test_a_metric_without_a_meaning_cannot_choose(configure: Configure, shoot: Shoot) -> None:
+    with pytest.raises(GraftError, match=r"`metric=auroc` has a meaning, but got images of one class"):
+        shoot(configure(metric="auroc"), val=1)
+
+
+# Balance
+
+
+def test_class_weights_of_the_data_are_those_by_hand(configure: Configure, shoot: Shoot, feed: Feed) -> None:
+    """Binary weights by frequency are the same loss as the same numbers in `loss.class_weights`."""
+    data = feed(configure())
+    counts = np.bincount(data.labels[data.split.train])
+    by_hand = [float(32 / (3 * count)) for count in counts]
+    one = snapshot(shoot(configure(data__balance="class_weights"))[0])
+    two = snapshot(shoot(configure(loss__class_weights=by_hand))[0])
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=0, atol=1e-6)
+    assert not same(one, snapshot(shoot(configure())[0]))
+
+
+def test_a_balanced_order_trains(configure: Configure, shoot: Shoot) -> None:
+    plain, balanced = (shoot(configure(data__balance=balance))[0] for balance in ("none", "sampler"))
+    assert not same(snapshot(plain), snapshot(balanced))
+
+
+# Mixing
+
+LOSSES = [
+    ("cross_entropy", {"loss__label_smoothing": 0.1}),
+    ("mean_squared_error", {}),
+    ("focal", {}),
+    ("cross_entropy", {"loss__class_weights": [0.5, 1.0, 2.0]}),
+]
+
+
+def soft_loss(name: str, outputs: torch.Tensor, target: torch.Tensor, config: Config) -> torch.Tensor:
+    """The loss of soft targets ``(N, classes)``, written out."""
+    log_p = outputs.log_softmax(1)
+    if name == "mean_squared_error":
+        return (outputs - target).square().mean(1)
+    if name == "focal":
+        return -(target * (1 - log_p.exp()) ** config.loss.focal_gamma * log_p).sum(1)
+    weights = torch.tensor(config.loss.class_weights or [1.0] * 3)
+    smooth = config.loss.label_smoothing
+    return -(target * weights * ((1 - smooth) * log_p + smooth * log_p.mean(1, keepdim=True))).sum(1)
+
+
+@pytest.mark.parametrize(("name", "knobs"), LOSSES)
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_mixed_image_has_the_gradient_of_its_soft_target(
+    configure: Configure, feed: Feed, classify: Callable[..., Classifier], kind: str, name: str, knobs: Any
+) -> None:
+    config = configure(loss__name=name, **{f"augment__{kind}": 0.8}, **knobs)
+    data = feed(config)
+    data.trainer = SimpleNamespace(global_step=0, global_rank=0, world_size=1, training=True)  # type: ignore[assignment]
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    task = TransferTask(classify(config), config.optim, build_loss(config.loss), 8)
+    share, classes = batch["share"][:, None], torch.eye(3)
+    target = share * classes[batch["label"]] + (1 - share) * classes[batch["other_label"]]
+    outputs = task(batch["image"])
+    expected = (soft_loss(name, outputs, target, config) * batch["weight"]).sum()
+    found = task.training_step(batch, 0)
+    parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
+    for one, other in zip(
+        torch.autograd.grad(found, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_mixing_is_the_same_to_the_bit_and_trains_in_any_precision(
+    configure: Configure, shoot: Shoot, precision: str
+) -> None:
+    config = configure(
+        augment__name="trivial", augment__mixup=0.3, augment__cutmix=1.0, trainer__precision=precision
+    )
+    one, two = (shoot(config)[0] for _ in range(2))
+    assert same(snapshot(one), snapshot(two))
 
 
 # Optimization

@@ -77,6 +77,18 @@ def test_one_logit_is_two_classes_by_softmax(seed: int) -> None:
     torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
+@given(st.integers(0, 10_000), st.floats(0, 1))
+@settings(max_examples=25, deadline=None)
+def test_the_loss_of_one_logit_is_linear_in_a_soft_target(seed: int, share: float) -> None:
+    """So two labels with their shares are the soft target."""
+    logit, labels = draw(1, seed)
+    loss = build_loss(LossConfig(name="binary_cross_entropy"))
+    mixed = share * loss(logit, labels) + (1 - share) * loss(logit, 1 - labels)
+    soft = share * labels + (1 - share) * (1 - labels)
+    expected = F.binary_cross_entropy_with_logits(logit[:, 0], soft, reduction="none")
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_class_scores_of_one_logit_are_a_probability() -> None:
     logit, _ = draw(1)
     torch.testing.assert_close(class_scores(logit).softmax(dim=1)[:, 1], logit[:, 0].sigmoid())

@@ -24,6 +24,9 @@ from graft.errors import GraftError
 _WORTH_THREADS = 64
 """Fewer images are decoded before threads would pay."""
 
+_WORTH_VALUES = 100_000
+"""Images of fewer values take longer to hand over than to decode."""
+
 _AHEAD = 8
 """Images per thread that may be decoded before they are written."""
 
@@ -118,10 +121,10 @@ def _decode_in_order(images: ImageSet, preprocessing: Preprocessing) -> Iterator
         return to_input(images.read(index), preprocessing).contiguous().numpy().tobytes()
 
     threads = _count_cores()
-    if threads == 1 or len(images) < _WORTH_THREADS:
-        yield from map(decode, range(len(images)))
-        return
     yield decode(0)
+    if threads == 1 or len(images) < _WORTH_THREADS or images.read(0).size < _WORTH_VALUES:
+        yield from map(decode, range(1, len(images)))
+        return
     # Threads that silence warnings each for themselves would leave them silenced for all.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[bytes]] = deque()
