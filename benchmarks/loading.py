@@ -46,7 +46,7 @@ from graft.data.splits import Split
 BATCH = 32
 CLASSES = 10
 WORKERS = (0, 1, 2)
-NAIVE_EPOCHS = 3
+NAIVE_EPOCHS = 2
 SIDE = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Case: (size, resize, least ratio of the first epoch, least ratio of later ones).

@@ -85,7 +85,8 @@ def test_a_run_from_end_to_end(describe: Describe, root: Path, tmp_path: Path) -
         "train/loss", "val/accuracy", "val/balanced_accuracy", "val/macro_f1", "val/loss", "test/accuracy",
         "test/balanced_accuracy", "test/macro_f1", "test/loss", "train_seconds", "run_seconds", "images_seen",
         "best_step", "labels_train", "labels_val", "images_test", "test/majority_accuracy",
-        "test/pixel_1nn_accuracy", "lr/head/decay",
+        "test/pixel_1nn_accuracy", "lr/head/decay", "val/auroc", "test/auroc", "test/nll",
+        "test/average_precision", "test/calibration_error", "test/top5_accuracy", "test/macro_precision",
     }  # fmt: skip
     assert expected <= set(record.metrics)
     assert record.metrics["labels_train"] == 40
@@ -169,6 +170,7 @@ def test_a_linear_probe_keeps_the_weights_and_stores_the_head_only(describe: Des
     store = open_store(None, root)
     record = read_run(store, finished_runs(store)[probe.key])
     assert record.notes["frozen_stages"] == "stage1, stage2, stage3, stage4, stage5"
+    assert 0 <= record.metrics["test/feature_knn_accuracy"] <= 1
 
 
 def test_a_diverged_run_is_recorded_as_such(describe: Describe, root: Path) -> None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 MakeArm = Callable[..., Arm]
@@ -33,6 +34,9 @@ def build_run(
     val: float,
     test: float,
     seed: int = 0,
+    fold: int | None = None,
+    repeat: int = 0,
+    folds: int | None = None,
     labels: str = "2",
     lr: float = 0.001,
     status: str = "finished",
@@ -43,7 +47,9 @@ def build_run(
     **changes: str,
 ) -> RunRecord:
     trial = changes.pop("trial", f"batch_size=32 lr={lr:g} name=adamw")
-    name = sha256(f"{condition}-{labels}-{arm.text}-{trial}-{seed}".encode()).hexdigest()[:12]
+    replicate = Replicate(seed) if fold is None else Replicate(seed, repeat, fold)
+    words = replicate.text if fold is not None else str(seed)
+    name = sha256(f"{condition}-{labels}-{arm.text}-{trial}-{words}".encode()).hexdigest()[:12]
     values = {"run_id": name, "run_key": name, "data": "digits", "experiment": "demo"} | changes
     own = (
         {"val/accuracy": val, "test/accuracy": test, "train_seconds": seconds} if status == "finished" else {}
@@ -55,9 +61,10 @@ def build_run(
         trial=trial,
         condition=condition,
         labels=labels,
-        seed=seed,
+        replicate=replicate,
         metrics=own | dict(metrics or {}),
         notes=dict(notes or {}),
+        folds=folds,
     )
 
 

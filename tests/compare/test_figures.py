@@ -71,13 +71,13 @@ def test_all_labels_are_placed_by_their_count(make_arm, make_run) -> None:
         for labels, count in (("2", 20.0), ("10", 100.0), ("all", 800.0))
     ]
     [selection] = select_trials(runs, "accuracy")
-    assert place_budgets(selection.choices) == {"2": 2.0, "10": 10.0, "all": 80.0}
+    assert place_budgets(selection.choices).places == {"2": 2.0, "10": 10.0, "all": 80.0}
     [bare] = select_trials(
         [make_run(make_arm(), val=0.5, test=0.5, labels=one) for one in ("5", "all")], "accuracy"
     )
-    assert place_budgets(bare.choices) == {"5": 5.0, "all": 10.0}
+    assert place_budgets(bare.choices).places == {"5": 5.0, "all": 10.0}
     [alone] = select_trials([make_run(make_arm(), val=0.5, test=0.5, labels="all")], "accuracy")
-    assert place_budgets(alone.choices) == {"all": 1.0}
+    assert place_budgets(alone.choices).places == {"all": 1.0}
 
 
 def test_confusion_matrix_shows_its_counts() -> None:

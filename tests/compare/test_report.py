@@ -23,6 +23,7 @@ from graft.compare.report import compare_records, format_json, render_markdown, 
 from graft.compare.runs import format_runs, read_runs
 from graft.errors import GraftError
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -261,10 +262,13 @@ def test_runs_round_trip(
         "none",
         "8px@1",
     )
+    replicate = Replicate(seed, 2, 3)
     record = RunRecord(
-        name, "key", "finished", arm, "lr=0.1", "c", "all", seed, "digits", name, metrics, notes
+        name, "key", "finished", arm, "lr=0.1", "c", "all", replicate, "digits", name, metrics, notes, 5
     )
-    plain = RunRecord("other", "key", "killed", arm, "lr=0.1", "c", "2", seed, "digits", "demo", {}, {})
+    plain = RunRecord(
+        "other", "key", "killed", arm, "lr=0.1", "c", "2", Replicate(seed), "digits", "demo", {}, {}
+    )
     path = tmp_path_factory.mktemp("runs") / "runs.csv"
     path.write_text(format_runs([record, plain]), newline="", encoding="utf-8")
     assert read_runs(path) == [record, plain]

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from graft.compare.select import Choice, order_labels, pair, select_trials
 from graft.errors import GraftError
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
+
+
+def seeds_of(choice: Choice) -> list[int]:
+    return [replicate.seed for replicate in choice.runs]
 
 
 def choices_of(records: list[RunRecord]) -> dict[tuple[Arm, str], Choice]:
@@ -27,7 +32,7 @@ def test_validation_chooses(make_arm, make_run) -> None:
     choice = choices_of(bad + good)[make_arm(), "2"]
     assert choice.trial == good[0].trial
     assert choice.validation == pytest.approx(0.9)
-    assert list(choice.runs) == [0, 1]
+    assert seeds_of(choice) == [0, 1]
     assert choice.trials == (good[0].trial, bad[0].trial)
 
 
@@ -72,8 +77,8 @@ def test_common_seeds_are_compared_and_the_rest_is_listed(make_arm, make_run) ->
     runs += [make_run(probe, val=0.7, test=0.7, seed=seed) for seed in (0, 2)]
     runs.append(make_run(probe, val=0, test=0, seed=1, status="failed", notes={"reason": "out of memory"}))
     [selection] = select_trials(runs, "accuracy")
-    assert [list(choice.runs) for choice in selection.choices] == [[0, 2], [0, 2]]
-    assert [(gap.arm, gap.seed, gap.status, gap.reason) for gap in selection.gaps] == [
+    assert [seeds_of(choice) for choice in selection.choices] == [[0, 2], [0, 2]]
+    assert [(gap.arm, gap.replicate.seed, gap.status, gap.reason) for gap in selection.gaps] == [
         (probe, 1, "failed", "out of memory")
     ]
 
@@ -84,8 +89,8 @@ def test_a_seed_that_only_one_trial_reached_is_not_compared(make_arm, make_run) 
     runs += [make_run(make_arm(), val=0.6, test=0.6, seed=seed, lr=0.2) for seed in range(2)]
     [selection] = select_trials(runs, "accuracy")
     assert selection.choices[0].trial == runs[-1].trial
-    assert list(selection.choices[0].runs) == [0, 1]
-    assert [(gap.seed, gap.status) for gap in selection.gaps] == [(2, "missing")]
+    assert seeds_of(selection.choices[0]) == [0, 1]
+    assert [(gap.replicate.seed, gap.status) for gap in selection.gaps] == [(2, "missing")]
 
 
 @pytest.mark.parametrize("bad", [{"status": "diverged"}, {"metrics": {"val/accuracy": 1.797e308}}])
@@ -120,7 +125,7 @@ def test_a_finished_run_goes_before_its_failed_attempt(make_arm, make_run) -> No
     failed = make_run(make_arm(), val=0, test=0, status="failed", run_id="a", run_key="same")
     again = replace(finished, run_id="c")
     [selection] = select_trials([failed, finished, again], "accuracy")
-    assert selection.choices[0].runs[0].run_id == "b"
+    assert selection.choices[0].runs[Replicate(0)].run_id == "b"
     assert selection.gaps == ()
 
 
@@ -128,13 +133,15 @@ def test_pairs_are_arm_and_twin_on_common_seeds(sweep, make_arm) -> None:
     [selection] = select_trials(sweep, "accuracy")
     pairs = pair(selection.choices)
     assert len(pairs) == 4
-    assert all(one.twin.arm == one.choice.arm.twin and one.seeds == (0, 1, 2, 3, 4) for one in pairs)
+    assert all(one.twin.arm == one.choice.arm.twin and one.replicates == tuple(map(Replicate, range(5))) for one in pairs)
     alone = [choice for choice in selection.choices if not choice.arm.from_scratch]
     assert pair(alone) == []
 
 
 def test_labels_are_ordered_as_numbers() -> None:
     assert order_labels(["all", "100", "20", "5", "20"]) == ["5", "20", "100", "all"]
+    mixed = ["all", "100%", "replayed", "12.5%", "5%", "20"]
+    assert order_labels(mixed) == ["20", "5%", "12.5%", "100%", "replayed", "all"]
 
 
 def test_unknown_metric(sweep) -> None:
@@ -169,5 +176,5 @@ def test_all_finished_runs_diverged(make_arm, make_run) -> None:
 
 def test_two_runs_that_claim_one_place(make_arm, make_run) -> None:
     one = make_run(make_arm(), val=0.5, test=0.5)
-    with pytest.raises(GraftError, match=r"one finished run per arm, trial, labels and seed .* but got two"):
+    with pytest.raises(GraftError, match=r"one finished run per arm, trial, labels and replicate .* but got two"):
         select_trials([one, replace(one, run_id="zz", run_key="other")], "accuracy")

@@ -67,7 +67,14 @@ def recorded(store: Store, plan: Plan, tmp_path: Path) -> tuple[Any, Path, Fitte
         writer.record({"val/accuracy": accuracy}, step)
     record_result(writer, spec.config, make_images(), split, fitted)
     writer.end("finished")
-    for name in ("config.yaml", "split.json", "confusion.json", "predictions.npz"):
+    for name in (
+        "config.yaml",
+        "split.json",
+        "confusion.json",
+        "predictions.npz",
+        "per_class.json",
+        "worst_errors.json",
+    ):
         store.client.download_artifacts(writer.run_id, name, str(tmp_path))
     return store.client.get_run(writer.run_id), tmp_path, fitted, split
 
@@ -85,7 +92,9 @@ def test_the_split_can_be_drawn_again(recorded: Any) -> None:
     run, folder, _, split = recorded
     stored = json.loads((folder / "split.json").read_text())
     assert stored == {
+        "data": "d",
         "sha256": split.digest,
+        "data": "d",
         "train": split.train.tolist(),
         "val": split.val.tolist(),
         "test": split.test.tolist(),
@@ -104,6 +113,17 @@ def test_predictions_and_confusion_say_the_same(recorded: Any) -> None:
     assert confusion["class_names"] == list(NAMES)
     expected = confusion_matrix(label, scores.argmax(axis=1), labels=range(3))
     np.testing.assert_array_equal(confusion["counts"], expected)
+
+
+def test_classes_and_worst_errors_are_named(recorded: Any) -> None:
+    _, folder, fitted, _ = recorded
+    rows = json.loads((folder / "per_class.json").read_text())
+    assert [row["class"] for row in rows] == list(NAMES)
+    assert [row["images"] for row in rows] == [2, 2, 2]
+    errors = json.loads((folder / "worst_errors.json").read_text())
+    wrong = fitted.test.index[fitted.test.predicted != fitted.test.label].tolist()
+    assert sorted(error["index"] for error in errors) == wrong
+    assert all(error["item"] == make_images().item_ids[error["index"]] for error in errors)
 
 
 def test_the_configuration_can_be_read_back(recorded: Any, plan: Plan) -> None:

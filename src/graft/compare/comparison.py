@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graft.compare.curves import Curve, place_budgets, read_test, trace_curves
+from graft.compare.curves import Axis, Curve, place_budgets, read_test, trace_curves
 from graft.compare.naming import name_arms, split_trials
-from graft.compare.select import Choice, Gap, Selection, mean_metric, order_labels, pair
+from graft.compare.replicates import sample_values
+from graft.compare.select import Choice, Gap, Selection, mean_metric, pair
 from graft.compare.statistics import (
     ALPHA,
     Difference,
@@ -21,6 +22,7 @@ from graft.compare.statistics import (
 )
 from graft.config.names import METRICS
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 #: Methods that use pretrained weights; random features are a control.
@@ -37,10 +39,11 @@ class Row:
         trial: The trial that validation chose.
         tuned: The values of the trial that not all trials share.
         trials: Number of trials it was chosen from.
-        seeds: The seeds compared.
+        replicates: The replicates compared.
         validation: Mean validation metric.
-        test: Mean test metric with its interval over seeds.
+        test: Mean test metric with its interval over seeds or folds.
         test_accuracy: Mean test accuracy, whatever the metric; NaN when the runs did not log it.
+        feature_knn: Mean test accuracy of nearest neighbours on its frozen features, NaN if not measured.
         to_twin: Paired difference to the from-scratch twin, None without one.
         p_adjusted: Its p-value after Holm's correction over the family, NaN without a twin.
         verdict: What the difference establishes, None without a twin.
@@ -53,10 +56,11 @@ class Row:
     trial: str
     tuned: str
     trials: int
-    seeds: tuple[int, ...]
+    replicates: tuple[Replicate, ...]
     validation: float
     test: Estimate
     test_accuracy: float
+    feature_knn: float
     to_twin: Difference | None
     p_adjusted: float
     verdict: Verdict | None
@@ -88,6 +92,7 @@ class Budget:
         labels_train: Labelled training images used, NaN when the runs did not count them.
         labels_val: Labelled validation images used, NaN when the runs did not count them.
         pixel_1nn: Test accuracy of 1-nearest-neighbour on raw pixels with these labels, NaN if not measured.
+        majority: Test accuracy of always saying the largest training class, NaN if not measured.
         rows: The arms, the best on test first.
         contrasts: The headline arm against the other transfer arms.
         sentence: The verdict in words.
@@ -97,6 +102,7 @@ class Budget:
     labels_train: float
     labels_val: float
     pixel_1nn: float
+    majority: float
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...]
     sentence: str = ""
@@ -110,7 +116,8 @@ class Section:
         condition: Hash of the condition.
         data: Name of the data set.
         names: Short name of each arm, the arms in the order of tables and legends.
-        positions: Labels per class that each label budget stands for, ascending.
+        axis: Where the label budgets stand in figures.
+        folds: Number of folds of the cross-validation, None without.
         shared: The tuning values that all trials share.
         family: Number of comparisons that Holm's correction covers.
         budgets: The label budgets, ascending.
@@ -123,7 +130,8 @@ class Section:
     condition: str
     data: str
     names: Mapping[Arm, str]
-    positions: Mapping[str, float]
+    axis: Axis
+    folds: int | None
     shared: str
     family: int
     budgets: tuple[Budget, ...]
@@ -179,22 +187,26 @@ def build_section(selection: Selection, metric: str) -> Section:
         GraftError: When a chosen run has no test metric.
     """
     choices = selection.choices
-    judged = _judge_pairs(choices, metric)
-    headlines = {labels: _find_headline(found, metric) for labels, found in _by_labels(choices).items()}
-    contrasts = _contrast_headlines(choices, headlines, metric)
+    folds = selection.folds
+    judged = _judge_pairs(choices, metric, folds)
+    axis = place_budgets(choices)
+    found = {labels: [one for one in choices if one.labels == labels] for labels in axis.places}
+    headlines = {labels: _find_headline(own, metric) for labels, own in found.items()}
+    contrasts = _contrast_headlines(choices, headlines, metric, folds)
     names = name_arms([choice.arm for choice in choices] + [arm for arm, _ in selection.left_out])
     shared, tuned = split_trials(sorted({trial for choice in choices for trial in choice.trials}))
     budgets = []
-    for labels, found in _by_labels(choices).items():
-        rows = [_make_row(one, names, tuned, judged, one is headlines[labels], metric) for one in found]
+    for labels, own in found.items():
+        rows = [_make_row(one, names, tuned, judged, one is headlines[labels], metric, folds) for one in own]
         sign = -1.0 if METRICS[metric].higher_is_better else 1.0
         rows.sort(key=lambda row: sign * row.test.mean)
         budgets.append(
             Budget(
                 labels=labels,
-                labels_train=_count_labels(found, "labels_train"),
-                labels_val=_count_labels(found, "labels_val"),
-                pixel_1nn=_count_labels(found, "test/pixel_1nn_accuracy"),
+                labels_train=_average_fact(own, "labels_train"),
+                labels_val=_average_fact(own, "labels_val"),
+                pixel_1nn=_average_fact(own, "test/pixel_1nn_accuracy"),
+                majority=_average_fact(own, "test/majority_accuracy"),
                 rows=tuple(rows),
                 contrasts=contrasts.get(labels, ()),
             )
@@ -203,29 +215,22 @@ def build_section(selection: Selection, metric: str) -> Section:
         condition=selection.condition,
         data=selection.data,
         names=names,
-        positions=place_budgets(choices),
+        axis=axis,
+        folds=folds,
         shared=shared,
         family=len(judged),
         budgets=tuple(budgets),
-        curves=tuple(trace_curves(choices, metric)),
+        curves=tuple(trace_curves(choices, metric, folds)),
         gaps=selection.gaps,
         left_out=selection.left_out,
         chosen=tuple(record.run_id for choice in choices for record in choice.runs.values()),
     )
 
 
-def _by_labels(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
-    budgets = order_labels(choice.labels for choice in choices)
-    return {labels: [choice for choice in choices if choice.labels == labels] for labels in budgets}
-
-
-def _judge_pairs(choices: Sequence[Choice], metric: str) -> dict[tuple[Arm, str], _Judged]:
+def _judge_pairs(choices: Sequence[Choice], metric: str, folds: int | None) -> dict[tuple[Arm, str], _Judged]:
     """Judge each arm against its twin; the family is every arm and label budget with a twin."""
     pairs = pair(choices)
-    differences = [
-        estimate_difference(read_test(one.choice, metric, one.seeds), read_test(one.twin, metric, one.seeds))
-        for one in pairs
-    ]
+    differences = [_subtract(one.choice, one.twin, one.replicates, metric, folds) for one in pairs]
     adjusted = adjust_holm([difference.p for difference in differences])
     better = METRICS[metric].higher_is_better
     return {
@@ -248,7 +253,7 @@ def _find_headline(choices: Sequence[Choice], metric: str) -> Choice | None:
 
 
 def _contrast_headlines(
-    choices: Sequence[Choice], headlines: Mapping[str, Choice | None], metric: str
+    choices: Sequence[Choice], headlines: Mapping[str, Choice | None], metric: str, folds: int | None
 ) -> dict[str, tuple[Contrast, ...]]:
     """Contrast each budget's headline arm with the other transfer arms, adjusted as a family of its own."""
     found: list[tuple[str, Arm, Difference]] = []
@@ -256,15 +261,23 @@ def _contrast_headlines(
         for other in choices:
             if headline is None or other is headline or other.labels != labels:
                 continue
-            seeds = sorted(set(headline.runs) & set(other.runs))
-            if other.arm.method in TRANSFER_METHODS and seeds:
-                test = read_test(headline, metric, seeds), read_test(other, metric, seeds)
-                found.append((labels, other.arm, estimate_difference(*test)))
+            both = sorted(set(headline.runs) & set(other.runs))
+            if other.arm.method in TRANSFER_METHODS and both:
+                found.append((labels, other.arm, _subtract(headline, other, both, metric, folds)))
     adjusted = adjust_holm([difference.p for *_, difference in found])
     contrasts: dict[str, tuple[Contrast, ...]] = {}
     for (labels, arm, difference), p in zip(found, adjusted, strict=True):
         contrasts[labels] = (*contrasts.get(labels, ()), Contrast(arm, difference, p < ALPHA))
     return contrasts
+
+
+def _subtract(
+    choice: Choice, other: Choice, replicates: Sequence[Replicate], metric: str, folds: int | None
+) -> Difference:
+    """Return the paired difference of two choices, ``choice`` minus ``other``."""
+    mine = sample_values(read_test(choice, metric, replicates), folds)
+    theirs = sample_values(read_test(other, metric, replicates), folds)
+    return estimate_difference(mine.values, theirs.values, overlap=mine.overlap)
 
 
 def _make_row(
@@ -274,7 +287,9 @@ def _make_row(
     judged: Mapping[tuple[Arm, str], _Judged],
     headline: bool,
     metric: str,
+    folds: int | None,
 ) -> Row:
+    test = sample_values(read_test(choice, metric), folds)
     found = judged.get((choice.arm, choice.labels))
     return Row(
         arm=choice.arm,
@@ -282,10 +297,11 @@ def _make_row(
         trial=choice.trial,
         tuned=tuned[choice.trial],
         trials=len(choice.trials),
-        seeds=tuple(choice.runs),
+        replicates=tuple(choice.runs),
         validation=choice.validation,
-        test=estimate_mean(read_test(choice, metric)),
+        test=estimate_mean(test.values, overlap=test.overlap),
         test_accuracy=mean_metric(choice.runs, choice.runs, "test/accuracy"),
+        feature_knn=_average_fact([choice], "test/feature_knn_accuracy"),
         to_twin=found.difference if found else None,
         p_adjusted=found.p_adjusted if found else math.nan,
         verdict=found.verdict if found else None,
@@ -294,7 +310,7 @@ def _make_row(
     )
 
 
-def _count_labels(choices: Sequence[Choice], key: str) -> float:
+def _average_fact(choices: Sequence[Choice], key: str) -> float:
     """Return the mean of a fact that the arms of a budget share, over the chosen runs that logged it."""
     values = [
         value for one in choices for run in one.runs.values() if (value := run.metrics.get(key)) is not None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from graft.compare.replicates import sample_values
 from graft.compare.select import Choice, mean_metric, order_labels
 from graft.compare.statistics import Estimate, estimate_mean
 from graft.errors import GraftError
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Point:
 
     Attributes:
         labels: Label budget.
-        estimate: Mean test metric with its interval over seeds.
-        values: Test metric of each seed, shape ``(seeds,)``, the seeds ascending.
+        estimate: Mean test metric with its interval over seeds or folds.
+        values: Test metric of each replicate, shape ``(replicates,)``, the replicates ascending.
     """
 
     labels: str
@@ -35,56 +37,75 @@ class Curve:
     points: tuple[Point, ...]
 
 
-def trace_curves(choices: Sequence[Choice], metric: str) -> list[Curve]:
+@dataclass(frozen=True)
+class Axis:
+    """Where label budgets stand in a figure.
+
+    Attributes:
+        name: What is counted along the axis.
+        places: Place of each label budget, ascending.
+    """
+
+    name: str
+    places: Mapping[str, float]
+
+
+def trace_curves(choices: Sequence[Choice], metric: str, folds: int | None = None) -> list[Curve]:
     """Return one curve per arm from the test metric of chosen trials.
 
     Args:
         choices: Choices of one condition.
         metric: Name of the metric, without a split.
+        folds: Number of folds of the cross-validation, None without.
 
     Raises:
         GraftError: When a chosen run has no test metric.
     """
-    budgets = order_labels(choice.labels for choice in choices)
+    budgets = place_budgets(choices).places
     found = {(choice.arm, choice.labels): choice for choice in choices}
     arms = list(dict.fromkeys(choice.arm for choice in choices))
     return [
         Curve(
-            arm, tuple(_measure(found[arm, labels], metric) for labels in budgets if (arm, labels) in found)
+            arm,
+            tuple(
+                _measure(found[arm, labels], metric, folds) for labels in budgets if (arm, labels) in found
+            ),
         )
         for arm in arms
     ]
 
 
-def read_test(choice: Choice, metric: str, seeds: Iterable[int] | None = None) -> tuple[float, ...]:
-    """Return the test metric of a chosen trial, one value per seed.
+def read_test(
+    choice: Choice, metric: str, replicates: Iterable[Replicate] | None = None
+) -> dict[Replicate, float]:
+    """Return the test metric of a chosen trial by replicate.
 
     Args:
         choice: The chosen trial.
         metric: Name of the metric, without a split.
-        seeds: The seeds to read, in this order; None for all of them, ascending.
+        replicates: Those to read, in this order; None for all of them, ascending.
 
     Raises:
         GraftError: When a chosen run has no test metric.
     """
-    values = []
-    for seed in sorted(choice.runs) if seeds is None else seeds:
-        value = choice.runs[seed].metrics.get(f"test/{metric}", math.nan)
+    values = {}
+    for replicate in sorted(choice.runs) if replicates is None else replicates:
+        value = choice.runs[replicate].metrics.get(f"test/{metric}", math.nan)
         if not math.isfinite(value):
-            where = f"{choice.arm.label}, labels {choice.labels}, seed {seed}"
+            where = f"{choice.arm.label}, labels {choice.labels}, {replicate.label}"
             raise GraftError(
                 f"Expected a number for `test/{metric}` in each chosen run,"
-                f" but run {choice.runs[seed].run_id} ({where}) has {value}."
+                f" but run {choice.runs[replicate].run_id} ({where}) has {value}."
             )
-        values.append(value)
-    return tuple(values)
+        values[replicate] = value
+    return values
 
 
-def place_budgets(choices: Sequence[Choice]) -> dict[str, float]:
-    """Return the labels per class that each budget stands for, ascending.
+def place_budgets(choices: Sequence[Choice]) -> Axis:
+    """Return where the label budgets stand: by labels per class where one is given so, else by their number.
 
-    ``all`` is placed by the training labels that its runs counted; where they did not count, at twice the
-    largest other budget.
+    Budgets that are given otherwise (a share, ``all``, ``replayed``) are placed by the training labels that
+    their runs counted; where they did not count, at twice the budget before.
     """
     budgets = order_labels(choice.labels for choice in choices)
     counted: dict[str, float] = {}
@@ -92,13 +113,22 @@ def place_budgets(choices: Sequence[Choice]) -> dict[str, float]:
         counted.setdefault(choice.labels, mean_metric(choice.runs, choice.runs, "labels_train"))
     placed = {labels: float(labels) for labels in budgets if labels.isdigit()}
     largest = max(placed, key=placed.__getitem__, default=None)
+    # Without any labels per class, a count is a place itself.
+    unit = 1.0 if largest is None else placed[largest] / counted[largest]
+    name = "labelled training images" + ("" if largest is None else " per class")
+    if largest is None and not all(map(math.isfinite, counted.values())):
+        name = "label budget"
     for labels in budgets:
         if labels not in placed:
-            ratio = counted[labels] / counted[largest] if largest else math.nan
-            placed[labels] = placed[largest] * (ratio if ratio > 1 else 2.0) if largest else 1.0
-    return placed
+            place = counted[labels] * unit
+            # `all` at the place of another budget would hide it.
+            hidden = labels == "all" and place <= max(placed.values(), default=0.0)
+            after = 2.0 * max(placed.values(), default=0.5)
+            placed[labels] = place if place > 0 and not hidden else after
+    return Axis(name, dict(sorted(placed.items(), key=lambda item: item[1])))
 
 
-def _measure(choice: Choice, metric: str) -> Point:
+def _measure(choice: Choice, metric: str, folds: int | None) -> Point:
     values = read_test(choice, metric)
-    return Point(choice.labels, estimate_mean(values), values)
+    sample = sample_values(values, folds)
+    return Point(choice.labels, estimate_mean(sample.values, overlap=sample.overlap), tuple(values.values()))

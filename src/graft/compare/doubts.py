@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from graft.compare.comparison import TRANSFER_METHODS, Section
-from graft.compare.naming import count_words, join_words, name_budget
+from graft.compare.naming import count_words, join_few, join_words, name_budget, name_budgets
+from graft.compare.replicates import count_range, find_divisions
 from graft.compare.select import Gap, Selection
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
-#: Fewer seeds than these leave the spread between them badly known.
-ENOUGH_SEEDS = 5
+#: Fewer seeds or folds than these leave the spread between them badly known.
+ENOUGH_REPLICATES = 5
 
 #: Notes of runs that belong into the report, with the words that introduce them.
 TOLD_NOTES = {
     "source_contains_target": "Pretraining data",
     "preprocessing_override": "Preprocessing of the weights overridden",
     "partial_weights": "Weights loaded partly",
+    "data_warnings": "Data",
 }
 
 
@@ -32,7 +35,9 @@ def list_doubts(section: Section, selection: Selection) -> list[str]:
     """
     return [
         *_doubt_baseline(section),
-        *_doubt_seeds(section),
+        *_doubt_majority(section),
+        *_doubt_probe(section),
+        *_doubt_replicates(section),
         *_doubt_rates(section, selection),
         *_doubt_budgets(section),
         *_doubt_gaps(section),
@@ -48,8 +53,8 @@ def list_notes(section: Section, records: Iterable[RunRecord]) -> list[str]:
     """
     notes = []
     for key, opening in TOLD_NOTES.items():
-        for text in sorted({record.notes[key] for record in records if record.notes.get(key)}):
-            notes.append(f"{opening}: {text}")
+        told = [line for record in records for line in record.notes.get(key, "").splitlines()]
+        notes += [f"{opening}: {line}" for line in sorted(filter(None, set(map(str.strip, told))))]
     alone: dict[str, list[str]] = defaultdict(list)
     for budget in section.budgets:
         for row in budget.rows:
@@ -57,7 +62,7 @@ def list_notes(section: Section, records: Iterable[RunRecord]) -> list[str]:
                 alone[row.name].append(budget.labels)
     for name, labels in alone.items():
         notes.append(
-            f"{name} has no finished from-scratch twin at {_name_budgets(labels)}: no verdict there."
+            f"{name} has no finished from-scratch twin at {name_budgets(labels)}: no verdict there."
             " `sweep.twin=auto` adds it."
         )
     return notes
@@ -70,17 +75,15 @@ def list_gaps(section: Section) -> list[str]:
         groups[gap.arm, gap.labels, gap.status, gap.reason].append(gap)
     lines = []
     for (arm, labels, status, reason), gaps in groups.items():
-        seeds = sorted({gap.seed for gap in gaps})
         trials = len({gap.trial for gap in gaps})
         because = f": {' '.join(reason.split())}" if reason else ""
         where = f"{section.names.get(arm, arm.label)}, {name_budget(labels)}"
-        which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-        which = f"{which}; {count_words(trials, 'trial')}"
+        which = f"{_name_replicates({gap.replicate for gap in gaps})}; {count_words(trials, 'trial')}"
         lines.append(f"{where}: {count_words(len(gaps), 'run')} {status} ({which}){because}")
+    compared = "seeds" if section.folds is None else "replicates"
     for arm, labels in section.left_out:
-        lines.append(
-            f"{section.names[arm]}, {name_budget(labels)}: left out, no trial finished the seeds compared"
-        )
+        where = f"{section.names[arm]}, {name_budget(labels)}"
+        lines.append(f"{where}: left out, no trial finished the {compared} compared")
     return lines
 
 
@@ -106,20 +109,62 @@ def _doubt_baseline(section: Section) -> list[str]:
     return doubts
 
 
-def _doubt_seeds(section: Section) -> list[str]:
-    seeds = {budget.labels: len(budget.rows[0].seeds) for budget in section.budgets}
-    few = [labels for labels, count in seeds.items() if count < ENOUGH_SEEDS]
+def _doubt_majority(section: Section) -> list[str]:
+    """What is not above always saying the largest class has learned nothing that its accuracy shows."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for budget in section.budgets:
+        for row in budget.rows:
+            if row.test_accuracy <= budget.majority:
+                said = (
+                    f"{row.test_accuracy:.3f} against {budget.majority:.3f} at {name_budget(budget.labels)}"
+                )
+                below[row.name].append(said)
+    return [
+        f"{name} is not above always saying the largest class ({join_few(said)} test accuracy): it may have"
+        " learned nothing. Look at `metric=balanced_accuracy`, and raise `trainer.min_steps` or widen"
+        " `optim.lr`."
+        for name, said in below.items()
+    ]
+
+
+def _doubt_probe(section: Section) -> list[str]:
+    """A head below nearest neighbours on the very features it is trained on is under-trained."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for budget in section.budgets:
+        for row in budget.rows:
+            if row.test_accuracy < row.feature_knn:
+                said = (
+                    f"{row.test_accuracy:.3f} against {row.feature_knn:.3f} at {name_budget(budget.labels)}"
+                )
+                below[row.name].append(said)
+    return [
+        f"{name} has a lower test accuracy than nearest neighbours on its own frozen features"
+        f" ({join_few(said)}): its head may be under-trained. Raise `trainer.min_steps` or widen `optim.lr`."
+        for name, said in below.items()
+    ]
+
+
+def _doubt_replicates(section: Section) -> list[str]:
+    """Few seeds or folds leave the spread between them badly known."""
+    groups = {budget.labels: budget.rows[0].replicates for budget in section.budgets}
+    enough = max(ENOUGH_REPLICATES, section.folds or 0)
+    few = {labels: own for labels, own in groups.items() if _count_repeating(own, section.folds) < enough}
     if not few:
         return []
-    counts = sorted({seeds[labels] for labels in few})
-    said = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else count_words(counts[0], "seed")
-    only_one = " With one seed there is no interval and no verdict." if counts[0] == 1 else ""
-    return [
-        (
-            f"Only {said} at {_name_budgets(few)}: the spread between seeds is badly known.{only_one}"
-            " Run more, for example `seed=0,1,2,3,4`."
-        )
-    ]
+    noun, more = "seed", "seed=0,1,2,3,4"
+    if section.folds is not None:
+        seen = {fold for own in few.values() for _, fold in find_divisions(own)}
+        noun = "fold"
+        more = f"data.fold='range({section.folds})'" if len(seen) < section.folds else "data.fold_repeat=0,1"
+    doubt = f"Only {count_range(few.values())} at {name_budgets(list(few))}:"
+    doubt += f" the spread between {noun}s is badly known."
+    if any(len(own) == 1 for own in few.values()):
+        doubt += f" With one {noun} there is no interval and no verdict."
+    return [f"{doubt} Run more, for example `{more}`."]
+
+
+def _count_repeating(replicates: Collection[Replicate], folds: int | None) -> int:
+    return len(replicates) if folds is None else len(find_divisions(replicates))
 
 
 def _doubt_rates(section: Section, selection: Selection) -> list[str]:
@@ -132,7 +177,7 @@ def _doubt_rates(section: Section, selection: Selection) -> list[str]:
             edges[choice.arm, rate, "lowest" if rate == rates[0] else "highest"].append(choice.labels)
     return [
         f"{section.names[arm]}: the chosen learning rate {rate:g} is the {end} tried"
-        f" at {_name_budgets(labels)}. Try further:"
+        f" at {name_budgets(labels)}. Try further:"
         f" add `{rate / 3 if end == 'lowest' else rate * 3:.1g}` to `optim.lr`."
         for (arm, rate, end), labels in edges.items()
     ]
@@ -160,7 +205,7 @@ def _doubt_budgets(section: Section) -> list[str]:
             )
             groups[said].append(budget.labels)
     return [
-        f"Tuning budgets differ at {_name_budgets(labels)}: {said}. Give all arms the same values of `optim`."
+        f"Tuning budgets differ at {name_budgets(labels)}: {said}. Give all arms the same values of `optim`."
         for said, labels in groups.items()
     ]
 
@@ -184,10 +229,9 @@ def _doubt_gaps(section: Section) -> list[str]:
     ]
 
 
-def _name_budgets(labels: Sequence[str]) -> str:
-    """Name several label budgets at once.
-
-    >>> _name_budgets(["2", "5", "all"])
-    '2, 5 and all labels per class'
-    """
-    return name_budget(labels[0]) if len(labels) == 1 else f"{join_words(labels)} labels per class"
+def _name_replicates(replicates: Collection[Replicate]) -> str:
+    """Name some replicates, those without folds by their seeds."""
+    ordered = sorted(replicates)
+    if any(one.division for one in ordered):
+        return join_few([one.text for one in ordered])
+    return f"seed{'s' if len(ordered) > 1 else ''} {', '.join(str(one.seed) for one in ordered)}"

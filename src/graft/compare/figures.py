@@ -15,6 +15,7 @@ from graft.compare.canvas import STYLE, colour_arm, open_figure
 from graft.compare.comparison import TRANSFER_METHODS, Row, Section
 from graft.compare.curves import Curve
 from graft.compare.naming import name_budget
+from graft.compare.replicates import count_range, name_replicate
 from graft.config.names import METRICS, STAGES
 from graft.plan.arms import Arm
 
@@ -59,10 +60,10 @@ def draw_curves(section: Section, metric: str) -> Figure:
         _draw_curve(axes, section, curve, float(shift))
     if metric == "accuracy":
         _draw_neighbours(axes, section)
-    axes.xaxis.set_major_locator(FixedLocator([math.log2(place) for place in section.positions.values()]))
+    axes.xaxis.set_major_locator(FixedLocator([math.log2(place) for place in section.axis.places.values()]))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FixedFormatter(list(section.positions)))
-    axes.set_xlabel("labelled training images per class (log scale)")
+    axes.xaxis.set_major_formatter(FixedFormatter(list(section.axis.places)))
+    axes.set_xlabel(f"{section.axis.name} (log scale)")
     axes.set_ylabel(_name_metric(metric))
     axes.grid(axis="y")
     _entitle(figure, f"{section.data}: {_name_metric(metric)} against labels")
@@ -145,7 +146,7 @@ def draw_profile(section: Section, labels: str, metric: str) -> Figure:
 def _draw_curve(axes: Axes, section: Section, curve: Curve, shift: float) -> None:
     """Draw one arm. It is moved sideways by ``shift`` octaves, so that intervals do not hide each other."""
     colour = colour_arm(curve.arm)
-    places = [math.log2(section.positions[point.labels]) + shift for point in curve.points]
+    places = [math.log2(section.axis.places[point.labels]) + shift for point in curve.points]
     means = [point.estimate.mean for point in curve.points]
     reach = [
         point.estimate.high - point.estimate.mean if point.estimate.has_interval else 0.0
@@ -177,7 +178,7 @@ def _draw_seeds(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str)
 def _draw_neighbours(axes: Axes, section: Section) -> None:
     """Draw what nearest neighbours on pixels reach: the bar that an honest baseline clears."""
     points = [
-        (math.log2(section.positions[budget.labels]), budget.pixel_1nn)
+        (math.log2(section.axis.places[budget.labels]), budget.pixel_1nn)
         for budget in section.budgets
         if math.isfinite(budget.pixel_1nn)
     ]
@@ -254,12 +255,14 @@ def _entitle(figure: Figure, title: str) -> None:
 
 def _explain(figure: Figure, section: Section) -> None:
     """Say under the figure what its marks are."""
-    seeds = sorted({len(row.seeds) for budget in section.budgets for row in budget.rows})
-    said = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    noun = "seed" if seeds == [1] else "seeds"
+    groups = [row.replicates for budget in section.budgets for row in budget.rows]
+    if name_replicate(groups[0]) == "fold":
+        interval, covers = "corrected resampled t interval", "new training and test images"
+        points = "runs" if any(own[0].seed != own[-1].seed for own in groups) else "folds"
+    else:
+        interval, covers, points = "Student-t interval", "new seeds, this test set", "seeds"
     figure.supxlabel(
-        f"Mean and 95 % Student-t interval over {said} {noun} (new seeds, this test set);"
-        " faint points are seeds.",
+        f"Mean and 95 % {interval} over {count_range(groups)} ({covers}); faint points are {points}.",
         fontsize=8,
         color="#666666",
         x=0.01,

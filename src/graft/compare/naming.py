@@ -54,10 +54,34 @@ def name_budget(labels: str) -> str:
 
     >>> name_budget("1"), name_budget("20"), name_budget("all")
     ('1 label per class', '20 labels per class', 'all labels')
+    >>> name_budget("30%"), name_budget("replayed")
+    ('30% of the labels', 'the labels of the replayed split')
     """
+    if labels.endswith("%"):
+        return f"{labels} of the labels"
+    if labels == "replayed":
+        return "the labels of the replayed split"
     if not labels.isdigit():
         return f"{labels} labels"
     return "1 label per class" if labels == "1" else f"{labels} labels per class"
+
+
+def name_budgets(labels: Sequence[str]) -> str:
+    """Return several label budgets in words.
+
+    >>> name_budgets(["2", "5", "all"])
+    '2, 5 and all labels per class'
+    >>> name_budgets(["10%", "30%", "all"])
+    '10%, 30% and all of the labels'
+    >>> name_budgets(["2", "10%"])
+    '2 labels per class and 10% of the labels'
+    """
+    kinds = {"%" if text.endswith("%") else text if not text.isdigit() else "count" for text in labels}
+    if len(labels) > 1 and kinds <= {"count", "all"}:
+        return f"{join_words(labels)} labels per class"
+    if len(labels) > 1 and kinds <= {"%", "all"}:
+        return f"{join_words(labels)} of the labels"
+    return join_words(map(name_budget, labels))
 
 
 def write_value(estimate: Estimate) -> str:

@@ -20,13 +20,15 @@ from graft.compare.canvas import render_figure
 from graft.compare.comparison import Comparison, Row, Section, build_section
 from graft.compare.doubts import list_doubts, list_gaps, list_notes
 from graft.compare.figures import draw_section
-from graft.compare.naming import count_words, join_words, name_budget, write_gain, write_seconds, write_value
+from graft.compare.naming import join_words, name_budget, write_gain, write_seconds, write_value
+from graft.compare.replicates import count_replicates, name_replicate
 from graft.compare.runs import format_runs
 from graft.compare.select import select_trials
 from graft.compare.verdict import say_verdict
 from graft.config.names import METRICS
 from graft.errors import GraftError
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 COLUMNS = (
@@ -119,8 +121,16 @@ def render_markdown(comparison: Comparison, figures: Mapping[str, Sequence[Figur
         if in_points
         else f"Differences are in {METRICS[comparison.metric].unit}."
     )
+    folded = [_is_over_folds(section) for section in comparison.sections]
     template = environment.get_template("report.md.j2")
-    return template.render(comparison=comparison, views=views, families=families, unit=unit)
+    return template.render(
+        comparison=comparison,
+        views=views,
+        families=families,
+        unit=unit,
+        any_folds=any(folded),
+        only_folds=all(folded),
+    )
 
 
 def render_table(comparison: Comparison) -> list[Table]:
@@ -214,11 +224,11 @@ def _view_section(
             if math.isfinite(total)
             else ""
         )
-        seeds = count_words(len(budget.rows[0].seeds), "seed")
+        replicates = count_replicates(budget.rows[0].replicates)
         rows = [[_escape(cell) for cell in _write_row(row, metric)] for row in budget.rows]
         for row, cells in zip(budget.rows, rows, strict=True):
             cells[0] = f"**{cells[0]}**" if row.headline else cells[0]
-        title = f"{name_budget(budget.labels)}{counted}, {seeds}"
+        title = f"{name_budget(budget.labels)}{counted}, {replicates}"
         tables.append({"title": title, "columns": _name_columns(metric), "rows": rows})
     return {
         "title": name_section(section),
@@ -249,9 +259,19 @@ def _write_row(row: Row, metric: str) -> list[str]:
 
 def _caption(name: str, section: Section) -> str:
     measure, _, axis = name.partition("_by_")
-    words = {"labels": "labels per class, by arm", "arm": "arm", "depth": "freeze depth"}
+    words = {"labels": f"{_name_labels(section)}, by arm", "arm": "arm", "depth": "freeze depth"}
     against = words.get(axis.partition("_")[0], axis)
     return f"{section.data}: test {measure.replace('_', ' ')} against {against}"
+
+
+def _is_over_folds(section: Section) -> bool:
+    """Whether intervals and verdicts are over folds: one fold alone is a test set as any other."""
+    return any(name_replicate(row.replicates) == "fold" for budget in section.budgets for row in budget.rows)
+
+
+def _name_labels(section: Section) -> str:
+    """Return what label budgets are counted in."""
+    return "labels per class" if section.axis.name.endswith("per class") else "labels"
 
 
 def _capitalise(sentence: str) -> str:
@@ -264,8 +284,8 @@ def _escape(cell: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; an arm is its canonical text."""
-    if isinstance(value, Arm):
+    """Return a value as JSON has it; an arm and a replicate are their canonical text."""
+    if isinstance(value, Arm | Replicate):
         return value.text
     if is_dataclass(value) and not isinstance(value, type):
         return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}

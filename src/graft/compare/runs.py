@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graft.errors import GraftError
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 _COLUMNS = (
@@ -24,6 +25,9 @@ _COLUMNS = (
     "experiment",
 )
 
+#: Columns that tables from before there were folds do not have.
+_FOLD_COLUMNS = ("replicate", "folds")
+
 
 def format_runs(records: Sequence[RunRecord]) -> str:
     """Return runs as CSV; numbers are written so that they are read back the same.
@@ -32,9 +36,17 @@ def format_runs(records: Sequence[RunRecord]) -> str:
     """
     metrics = sorted({key for record in records for key in record.metrics})
     notes = sorted({key for record in records for key in record.notes})
-    rows = [[*_COLUMNS, *(f"metrics.{key}" for key in metrics), *(f"notes.{key}" for key in notes)]]
+    rows = [
+        [
+            *_COLUMNS,
+            *_FOLD_COLUMNS,
+            *(f"metrics.{key}" for key in metrics),
+            *(f"notes.{key}" for key in notes),
+        ]
+    ]
     for record in records:
         cells = [record.arm.text if name == "arm" else str(getattr(record, name)) for name in _COLUMNS]
+        cells += [record.replicate.text, "" if record.folds is None else str(record.folds)]
         cells += [repr(float(record.metrics[key])) if key in record.metrics else "" for key in metrics]
         rows.append(cells + [record.notes.get(key, "") for key in notes])
     # The csv module leaves a carriage return unquoted, and then reads it as the end of a line.
@@ -78,7 +90,7 @@ def _read_run(row: dict[str, str]) -> RunRecord:
         trial=row["trial"],
         condition=row["condition"],
         labels=row["labels"],
-        seed=int(row["seed"]),
+        replicate=Replicate.parse(row.get("replicate") or f"seed={row['seed']}"),
         data=row["data"],
         experiment=row["experiment"],
         metrics={
@@ -87,4 +99,5 @@ def _read_run(row: dict[str, str]) -> RunRecord:
             if key.startswith("metrics.") and cell
         },
         notes={key.partition(".")[2]: cell for key, cell in row.items() if key.startswith("notes.") and cell},
+        folds=int(row["folds"]) if row.get("folds") else None,
     )

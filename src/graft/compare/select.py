@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from graft.config.names import METRICS
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
 #: A tracking store keeps infinity as the largest float: beyond this a number is none.
 LARGEST_NUMBER = 1e300
 
-Cell = tuple[str, Arm, str, int]
+Cell = tuple[str, Arm, str, Replicate]
 
 
 @dataclass(frozen=True)
@@ -26,26 +27,26 @@ class Choice:
         arm: What is compared.
         labels: Label budget.
         trial: The chosen trial.
-        runs: Its finished runs by seed, the seeds ascending: those that all arms of the budget have.
-        validation: Mean validation metric over these seeds.
+        runs: Its finished runs by replicate, ascending: those that all arms of the budget have.
+        validation: Mean validation metric over these replicates.
         trials: All trials that were tried, finished or not.
     """
 
     arm: Arm
     labels: str
     trial: str
-    runs: Mapping[int, RunRecord]
+    runs: Mapping[Replicate, RunRecord]
     validation: float
     trials: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A choice, the choice that answers it, and the seeds that both have."""
+    """A choice, the choice that answers it, and the replicates that both have."""
 
     choice: Choice
     twin: Choice
-    seeds: tuple[int, ...]
+    replicates: tuple[Replicate, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Gap:
         arm: Its arm.
         labels: Its label budget.
         trial: Its trial.
-        seed: Its seed.
+        replicate: Its seed, and fold where there are folds.
         status: One of the statuses of a run, or ``missing`` when nobody ran it.
         reason: Why it failed, as far as recorded.
     """
@@ -64,7 +65,7 @@ class Gap:
     arm: Arm
     labels: str
     trial: str
-    seed: int
+    replicate: Replicate
     status: str
     reason: str = ""
 
@@ -79,6 +80,7 @@ class Selection:
         choices: The chosen trials.
         gaps: Runs that are not there or not finished.
         left_out: Arm and label budget of those without a trial to choose.
+        folds: Number of folds of the cross-validation, None without.
     """
 
     condition: str
@@ -86,24 +88,29 @@ class Selection:
     choices: tuple[Choice, ...]
     gaps: tuple[Gap, ...]
     left_out: tuple[tuple[Arm, str], ...]
+    folds: int | None = None
 
 
 def order_labels(labels: Iterable[str]) -> list[str]:
-    """Sort label budgets by size, each once, ``all`` last.
+    """Sort label budgets by size, each once: images per class, shares of the labels, ``replayed``, ``all``.
 
-    >>> order_labels(["10", "all", "2", "2"])
-    ['2', '10', 'all']
+    >>> order_labels(["10", "all", "2", "30%", "2", "5%", "replayed"])
+    ['2', '10', '5%', '30%', 'replayed', 'all']
     """
-    return sorted(
-        set(labels), key=lambda text: (not text.isdigit(), int(text) if text.isdigit() else 0, text)
-    )
+
+    def place(text: str) -> tuple[int, float, str]:
+        if text.isdigit():
+            return (0, float(text), text)
+        return (1, float(text[:-1]), text) if text.endswith("%") else (2 + (text == "all"), 0.0, text)
+
+    return sorted(set(labels), key=place)
 
 
 def select_trials(records: Sequence[RunRecord], metric: str) -> list[Selection]:
-    """Choose one trial per condition, arm and label budget by its mean validation metric over seeds.
+    """Choose one trial per condition, arm and label budget by its mean validation metric over replicates.
 
-    At a label budget all arms are compared on the seeds that all of them finished. Trials that tie go to the
-    simpler one (fewer knobs in effect), then to the one that trained faster. None with a diverged run
+    At a label budget all arms are compared on the replicates that all of them finished. Trials that tie go
+    to the simpler one (fewer knobs in effect), then to the one that trained faster. None with a diverged run
     is chosen.
 
     Args:
@@ -126,7 +133,7 @@ def select_trials(records: Sequence[RunRecord], metric: str) -> list[Selection]:
 
 
 def pair(choices: Iterable[Choice]) -> list[Pair]:
-    """Pair each choice with its from-scratch twin at the same label budget, on the seeds that both have.
+    """Pair each choice with its from-scratch twin at the same label budget, on the replicates that both have.
 
     Args:
         choices: Choices of one condition.
@@ -140,9 +147,9 @@ def pair(choices: Iterable[Choice]) -> list[Pair]:
         twin = found.get((choice.arm.twin, choice.labels))
         if twin is None or choice.arm.from_scratch:
             continue
-        seeds = tuple(sorted(set(choice.runs) & set(twin.runs)))
-        if seeds:
-            pairs.append(Pair(choice, twin, seeds))
+        both = tuple(sorted(set(choice.runs) & set(twin.runs)))
+        if both:
+            pairs.append(Pair(choice, twin, both))
     return pairs
 
 
@@ -156,14 +163,14 @@ def _index_cells(records: Iterable[RunRecord]) -> dict[str, dict[Cell, RunRecord
     """Return by condition the one run of each place; a finished one goes before one that is not."""
     cells: dict[str, dict[Cell, RunRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda one: one.run_id):
-        place = (record.labels, record.arm, record.trial, record.seed)
+        place = (record.labels, record.arm, record.trial, record.replicate)
         known = cells[record.condition].get(place)
         if known is None or (known.status != "finished" and record.status == "finished"):
             cells[record.condition][place] = record
         elif known.status == record.status == "finished" and known.run_key != record.run_key:
-            where = f"{record.arm.label}, labels {record.labels}, seed {record.seed}"
+            where = f"{record.arm.label}, labels {record.labels}, {record.replicate.label}"
             raise GraftError(
-                f"Expected one finished run per arm, trial, labels and seed ({where}), but got two that"
+                f"Expected one finished run per arm, trial, labels and replicate ({where}), but got two that"
                 f" differ in something else: {known.run_id} and {record.run_id}."
                 " Compare one sweep at a time: `graft compare <parent run>`."
             )
@@ -197,19 +204,20 @@ def _select_condition(records: Sequence[RunRecord], metric: str) -> Selection:
     gaps: list[Gap] = []
     left_out: list[tuple[Arm, str]] = []
     for labels in order_labels(record.labels for record in records):
-        trials: dict[Arm, dict[str, dict[int, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
+        trials: dict[Arm, dict[str, dict[Replicate, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
         for record in records:
             if record.labels == labels:
-                trials[record.arm][record.trial][record.seed] = record
+                trials[record.arm][record.trial][record.replicate] = record
         ordered = {arm: trials[arm] for arm in sorted(trials, key=order_arm)}
-        common = _common_seeds(ordered, metric)
+        common = _common_replicates(ordered, metric)
         chosen = [
             _choose(arm, labels, runs, common[arm], metric) for arm, runs in ordered.items() if arm in common
         ]
         choices += chosen
         left_out += [(arm, labels) for arm in ordered if arm not in common]
         gaps += _list_gaps(ordered, labels, metric)
-    return Selection(records[0].condition, records[0].data, tuple(choices), tuple(gaps), tuple(left_out))
+    first = records[0]
+    return Selection(first.condition, first.data, tuple(choices), tuple(gaps), tuple(left_out), first.folds)
 
 
 def order_arm(arm: Arm) -> tuple[object, ...]:
@@ -217,19 +225,19 @@ def order_arm(arm: Arm) -> tuple[object, ...]:
     return (arm.backbone, not arm.from_scratch, arm.method == "random_features", arm.freeze_depth, arm.text)
 
 
-def _common_seeds(
-    trials: Mapping[Arm, Mapping[str, Mapping[int, RunRecord]]], metric: str
-) -> dict[Arm, frozenset[int]]:
-    """Return for each arm that can be compared the seeds that all such arms finished.
+def _common_replicates(
+    trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], metric: str
+) -> dict[Arm, frozenset[Replicate]]:
+    """Return for each arm that can be compared the replicates that all such arms finished.
 
-    An arm whose seeds are disjoint from those of the others is left out, the one with fewer seeds.
+    An arm whose replicates are disjoint from those of the others is left out, the one with fewer.
     """
-    own: dict[Arm, frozenset[int]] = {}
+    own: dict[Arm, frozenset[Replicate]] = {}
     for arm, runs in trials.items():
-        finished = _finished_seeds(runs, metric)
+        finished = _finished_replicates(runs, metric)
         if finished:
-            own[arm] = _widest_seeds(list(finished.values()))
-    common: frozenset[int] = frozenset()
+            own[arm] = _widest_replicates(list(finished.values()))
+    common: frozenset[Replicate] = frozenset()
     compared: list[Arm] = []
     for arm in sorted(own, key=lambda one: (-len(own[one]), order_arm(one))):
         shared = common & own[arm] if compared else own[arm]
@@ -239,64 +247,70 @@ def _common_seeds(
     return dict.fromkeys(compared, common)
 
 
-def _finished_seeds(runs: Mapping[str, Mapping[int, RunRecord]], metric: str) -> dict[str, frozenset[int]]:
-    """Return the finished seeds of each trial that may be chosen."""
+def _finished_replicates(
+    runs: Mapping[str, Mapping[Replicate, RunRecord]], metric: str
+) -> dict[str, frozenset[Replicate]]:
+    """Return the finished replicates of each trial that may be chosen."""
     finished = {}
-    for trial, by_seed in runs.items():
-        seeds = frozenset(seed for seed, record in by_seed.items() if is_usable(record, metric))
-        diverged = any(_gap_status(record, metric) == "diverged" for record in by_seed.values())
-        if seeds and not diverged:
-            finished[trial] = seeds
+    for trial, by_replicate in runs.items():
+        usable = frozenset(one for one, record in by_replicate.items() if is_usable(record, metric))
+        diverged = any(_gap_status(record, metric) == "diverged" for record in by_replicate.values())
+        if usable and not diverged:
+            finished[trial] = usable
     return finished
 
 
-def _widest_seeds(finished: Collection[frozenset[int]]) -> frozenset[int]:
-    """Return the seeds that keep most runs: a sweep cut short may have the last seed in one trial only."""
+def _widest_replicates(finished: Collection[frozenset[Replicate]]) -> frozenset[Replicate]:
+    """Return the replicates that keep most runs: a sweep cut short may have the last in one trial only."""
 
-    def runs_kept(seeds: frozenset[int]) -> int:
-        return len(seeds) * sum(seeds <= other for other in finished)
+    def runs_kept(some: frozenset[Replicate]) -> int:
+        return len(some) * sum(some <= other for other in finished)
 
-    return max(finished, key=lambda seeds: (runs_kept(seeds), len(seeds), sorted(seeds, reverse=True)))
+    return max(finished, key=lambda some: (runs_kept(some), len(some), sorted(some, reverse=True)))
 
 
 def _choose(
-    arm: Arm, labels: str, runs: Mapping[str, Mapping[int, RunRecord]], seeds: frozenset[int], metric: str
+    arm: Arm,
+    labels: str,
+    runs: Mapping[str, Mapping[Replicate, RunRecord]],
+    common: frozenset[Replicate],
+    metric: str,
 ) -> Choice:
     sign = -1.0 if METRICS[metric].higher_is_better else 1.0
-    eligible = [trial for trial, finished in _finished_seeds(runs, metric).items() if seeds <= finished]
-    means = {trial: mean_metric(runs[trial], seeds, f"val/{metric}") for trial in eligible}
-    seconds = {trial: mean_metric(runs[trial], seeds, "train_seconds") for trial in eligible}
+    eligible = [trial for trial, finished in _finished_replicates(runs, metric).items() if common <= finished]
+    means = {trial: mean_metric(runs[trial], common, f"val/{metric}") for trial in eligible}
+    seconds = {trial: mean_metric(runs[trial], common, "train_seconds") for trial in eligible}
 
     def worth(trial: str) -> tuple[float, int, float, str]:
         cost = seconds[trial] if math.isfinite(seconds[trial]) else math.inf
         return (sign * round(means[trial], 12), len(trial.split()), cost, trial)
 
     best = min(eligible, key=worth)
-    chosen = {seed: runs[best][seed] for seed in sorted(seeds)}
+    chosen = {replicate: runs[best][replicate] for replicate in sorted(common)}
     return Choice(arm, labels, best, chosen, means[best], tuple(sorted(runs)))
 
 
-def mean_metric(runs: Mapping[int, RunRecord], seeds: Iterable[int], key: str) -> float:
-    """Return the mean of a metric over the given seeds; NaN when a run lacks it."""
-    values = [runs[seed].metrics.get(key, math.nan) for seed in seeds]
+def mean_metric(runs: Mapping[Replicate, RunRecord], replicates: Iterable[Replicate], key: str) -> float:
+    """Return the mean of a metric over the given replicates; NaN when a run lacks it."""
+    values = [runs[one].metrics.get(key, math.nan) for one in replicates]
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def _list_gaps(
-    trials: Mapping[Arm, Mapping[str, Mapping[int, RunRecord]]], labels: str, metric: str
+    trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], labels: str, metric: str
 ) -> list[Gap]:
-    """List what a complete grid of trials and seeds would have; its seeds are those that any arm has."""
-    seeds = sorted({seed for runs in trials.values() for by_seed in runs.values() for seed in by_seed})
+    """List what a complete grid of trials and replicates would have; its replicates are those of any arm."""
+    replicates = sorted({one for runs in trials.values() for tried in runs.values() for one in tried})
     gaps = []
     for arm, runs in trials.items():
-        for trial, by_seed in sorted(runs.items()):
-            for seed in seeds:
-                record = by_seed.get(seed)
+        for trial, by_replicate in sorted(runs.items()):
+            for replicate in replicates:
+                record = by_replicate.get(replicate)
                 if record is None:
-                    gaps.append(Gap(arm, labels, trial, seed, "missing"))
+                    gaps.append(Gap(arm, labels, trial, replicate, "missing"))
                 elif not is_usable(record, metric):
                     reason = record.notes.get("reason", "")
-                    gaps.append(Gap(arm, labels, trial, seed, _gap_status(record, metric), reason))
+                    gaps.append(Gap(arm, labels, trial, replicate, _gap_status(record, metric), reason))
     return gaps
 
 

@@ -1,7 +1,9 @@
-"""Estimates over seeds: each function says its axis, and which uncertainty its interval covers.
+"""Estimates over seeds or folds: each function says its axis, and which uncertainty its interval covers.
 
-All intervals here are for *new seeds on this test set*: new draws of the labelled images, initialisation and
-order of batches. They say nothing about new test images.
+Over seeds, intervals are for *new seeds on this test set*: new draws of the labelled images, initialisation
+and order of batches. They say nothing about new test images. Over the folds of a cross-validation, intervals
+are for *new training and test images* as many as in a fold. Folds share most of their training images, so
+their values are not independent; the corrected resampled t-test allows for that through ``overlap``.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its interval.
+    """A mean over seeds or folds with its interval.
 
     Attributes:
-        mean: Mean over seeds.
+        mean: Mean over seeds or folds.
         low: Lower end of the interval, NaN where none can be given.
         high: Upper end of the interval, NaN where none can be given.
-        n: Number of seeds.
+        n: Number of seeds or folds.
     """
 
     mean: float
@@ -47,32 +49,36 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference over seeds and the two-sided p-value of "no difference"."""
+    """A paired difference over seeds or folds and the two-sided p-value of "no difference"."""
 
     estimate: Estimate
     p: float
 
 
-def estimate_mean(values: Sequence[float], *, level: float = 0.95) -> Estimate:
-    """Estimate the mean over seeds with a Student-t interval, for new seeds on this test set.
+def estimate_mean(values: Sequence[float], *, level: float = 0.95, overlap: float = 0.0) -> Estimate:
+    """Estimate the mean over seeds with a Student-t interval, or over folds with a corrected one.
 
     Args:
-        values: One value per seed, shape ``(seeds,)``.
+        values: One value per seed or fold, shape ``(n,)``.
         level: Coverage of the interval.
+        overlap: Test images over training images of a fold, ``1 / (folds - 1)``; 0 for seeds. The variance
+            of the mean is the sample variance times ``1 / n + overlap``, with ``n - 1`` degrees of freedom.
 
     Returns:
-        The mean and its interval. The interval is NaN for one seed, and for values without any spread:
-        a spread of zero in a few seeds is a coincidence of counting, not knowledge.
+        The mean and its interval. The interval is NaN for one value, and for values without any spread:
+        a spread of zero in a few of them is a coincidence of counting, not knowledge.
 
     Raises:
         ValueError: When there is no value, or one is not finite.
 
     Source:
-        Student (1908), "The probable error of a mean".
+        Student (1908), "The probable error of a mean". Nadeau and Bengio (2003), "Inference for the
+        generalization error", eq. 9 with the heuristic for rho; Bouckaert and Frank (2004), "Evaluating the
+        replicability of significance tests for comparing learning algorithms", for repeated k-fold.
     """
     array = _finite(values)
     mean, n = math.fsum(array) / array.size, int(array.size)
-    error = _standard_error(array)
+    error = _standard_error(array, overlap)
     if not error > 0:
         return Estimate(mean, math.nan, math.nan, n)
     reach = float(stdtrit(n - 1, 0.5 + level / 2)) * error
@@ -80,17 +86,19 @@ def estimate_mean(values: Sequence[float], *, level: float = 0.95) -> Estimate:
 
 
 def estimate_difference(
-    values: Sequence[float], baseline: Sequence[float], *, level: float = 0.95
+    values: Sequence[float], baseline: Sequence[float], *, level: float = 0.95, overlap: float = 0.0
 ) -> Difference:
-    """Estimate the mean paired difference over seeds, for new seeds on this test set.
+    """Estimate the mean paired difference over seeds or folds.
 
     Args:
-        values: One value per seed, shape ``(seeds,)``.
-        baseline: The values to compare with, of the same seeds in the same order, shape ``(seeds,)``.
+        values: One value per seed or fold, shape ``(n,)``.
+        baseline: The values to compare with, of the same seeds or folds in the same order, shape ``(n,)``.
         level: Coverage of the interval.
+        overlap: As in `estimate_mean`.
 
     Returns:
-        The mean of ``values - baseline`` with its Student-t interval, and the p-value of the paired t-test.
+        The mean of ``values - baseline`` with its interval, and the p-value of the paired t-test, which is
+        the corrected resampled one where there is an overlap.
         Without an interval (see `estimate_mean`) p is 1: nothing can be established.
 
     Raises:
@@ -101,10 +109,10 @@ def estimate_difference(
             f"expected as many values as in the baseline ({len(baseline)}), but got {len(values)}"
         )
     differences = _finite(values) - _finite(baseline)
-    estimate = estimate_mean(list(differences), level=level)
+    estimate = estimate_mean(list(differences), level=level, overlap=overlap)
     if not estimate.has_interval:
         return Difference(estimate, 1.0)
-    t = estimate.mean / _standard_error(differences)
+    t = estimate.mean / _standard_error(differences, overlap)
     return Difference(estimate, float(2 * stdtr(estimate.n - 1, -abs(t))))
 
 
@@ -147,13 +155,13 @@ def judge(difference: Difference, p_adjusted: float, *, higher_is_better: bool) 
 def _finite(values: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     array = np.asarray(values, dtype=np.float64).reshape(-1)
     if array.size == 0 or not np.isfinite(array).all():
-        raise ValueError(f"expected one finite value per seed, but got {list(values)}")
+        raise ValueError(f"expected one finite value per seed or fold, but got {list(values)}")
     return array
 
 
-def _standard_error(array: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _standard_error(array: np.ndarray[tuple[int], np.dtype[np.float64]], overlap: float) -> float:
     """Return the standard error of the mean (ddof=1); NaN for one value and for values without spread."""
     if array.size < 2:
         return math.nan
     spread = float(array.std(ddof=1))
-    return spread / math.sqrt(array.size) if spread > NO_SPREAD else math.nan
+    return spread * math.sqrt(1 / array.size + overlap) if spread > NO_SPREAD else math.nan

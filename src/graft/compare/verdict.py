@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graft.compare.comparison import TRANSFER_METHODS, Budget, Contrast, Row
-from graft.compare.naming import count_words, join_few, join_words, name_budget, write_gain, write_value
+from graft.compare.naming import join_few, join_words, name_budget, write_gain, write_value
+from graft.compare.replicates import count_replicates, name_replicate
 from graft.compare.statistics import Estimate, Verdict
 from graft.config.names import METRICS
 from graft.plan.arms import Arm
@@ -34,20 +35,19 @@ def say_verdict(budget: Budget, names: Mapping[Arm, str], metric: str) -> str:
 
 
 def _say_twin(row: Row, metric: str) -> str:
-    seeds = count_words(len(row.seeds), "seed")
+    counted = count_replicates(row.replicates)
     if row.to_twin is None:
-        return (
-            f"{row.name} reaches {write_value(row.test)} ({seeds}), with no from-scratch twin to compare with"
-        )
+        reached = f"{row.name} reaches {write_value(row.test)} ({counted})"
+        return f"{reached}, with no from-scratch twin to compare with"
     estimate = row.to_twin.estimate
     gain = write_gain(estimate, metric, signed=False)
     if row.verdict == "helps":
-        return f"{row.name} beats training from scratch by {gain} ({seeds}): transfer helps"
+        return f"{row.name} beats training from scratch by {gain} ({counted}): transfer helps"
     if row.verdict == "hurts":
-        return f"{row.name} falls short of training from scratch by {gain} ({seeds}): transfer hurts"
+        return f"{row.name} falls short of training from scratch by {gain} ({counted}): transfer hurts"
     why = _why_not(row)
     between = f"the difference between {row.name} and training from scratch"
-    return f"{between}, {write_gain(estimate, metric)} ({seeds}), is not established{why}"
+    return f"{between}, {write_gain(estimate, metric)} ({counted}), is not established{why}"
 
 
 def _why_not(row: Row) -> str:
@@ -56,9 +56,9 @@ def _why_not(row: Row) -> str:
         return ""
     estimate = row.to_twin.estimate
     if estimate.n == 1:
-        return " (one seed says nothing of its own spread)"
+        return f" (one {name_replicate(row.replicates)} says nothing of its own spread)"
     if not estimate.has_interval:
-        return " (no spread over these seeds, so no interval)"
+        return f" (no spread over these {name_replicate(row.replicates)}s, so no interval)"
     if estimate.low > 0 or estimate.high < 0:
         return f" (its interval excludes zero, but p = {row.p_adjusted:.2g} after Holm's correction)"
     return ""

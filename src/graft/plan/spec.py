@@ -22,6 +22,7 @@ from graft.plan.arms import (
     effective_optim,
     normalise,
 )
+from graft.plan.replicates import Replicate
 
 #: Raised by hand when a change of code changes results: finished runs of the version before are not reused.
 RESULT_VERSION = 1
@@ -91,6 +92,8 @@ class RunSpec:
     trial: str
     condition: str
     labels: str
+    replicate: Replicate
+    folds: int | None
 
     @property
     def seed(self) -> int:
@@ -114,6 +117,7 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
         if config.transfer.method in PRETRAINED
         else replace(facts, weights_sha256=None, weights_name="none")
     )
+    folds = None if facts.split_sha256 else config.data.folds  # a replayed split reads no folds
     weights_name = f"{facts.weights_name}@{facts.weights_sha256[:8]}" if facts.weights_sha256 else "none"
     return RunSpec(
         config=config,
@@ -125,6 +129,8 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
         trial=describe_trial(config),
         condition=_hash(_condition(config, facts)),
         labels=describe_labels(config),
+        replicate=_describe_replicate(config, folds),
+        folds=folds,
     )
 
 
@@ -136,6 +142,12 @@ def describe_labels(config: Config) -> str:
     if data.label_fraction is not None:
         return f"{100 * data.label_fraction:.12g}%"
     return "all" if data.labels_per_class is None else str(data.labels_per_class)
+
+
+def _describe_replicate(config: Config, folds: int | None) -> Replicate:
+    if folds is None:
+        return Replicate(config.seed)
+    return Replicate(config.seed, config.data.fold_repeat, config.data.fold)
 
 
 def _keyed(config: Config, facts: Facts) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def make_plan(
             spec = specify(twin, gather_facts(twin), grid=several)
             specs.setdefault(spec.key, spec)
     # Whole replicates first, so that an early look is a fair one.
-    ordered = sorted(specs.values(), key=lambda spec: spec.seed)
+    ordered = sorted(specs.values(), key=lambda spec: spec.replicate)
     done = frozenset(key for key in specs if key in finished)
     return Plan(tuple(ordered), done, merged, len(specs) - asked)
 

@@ -11,6 +11,8 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
+from graft.compare.replicates import count_replicates
+from graft.compare.select import order_labels
 from graft.plan.spec import RunSpec
 from graft.progress import make_bar
 from graft.sweep.planner import Plan
@@ -23,16 +25,20 @@ _SECONDS_BETWEEN_LINES = 15.0
 def show_plan(console: Console, plan: Plan) -> None:
     """Print the arms, trials and replicates of a plan, and what is done already."""
     table = Table(title="Plan", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in ("arm", "labels per class", "trials", "seeds", "runs", "done"):
-        table.add_column(name, justify="left" if name in ("arm", "labels per class") else "right")
+    folded = any(spec.folds is not None for spec in plan.specs)
+    counts = {spec.labels.isdigit() or spec.labels == "all" for spec in plan.specs}
+    for name in ("arm", "labels per class" if all(counts) else "labels"):
+        table.add_column(name)
+    for name in ("trials", "replicates" if folded else "seeds", "runs", "done"):
+        table.add_column(name, justify="right")
     for arm in sorted({spec.arm for spec in plan.specs}, key=lambda arm: arm.text):
         mine = [spec for spec in plan.specs if spec.arm == arm]
-        labels = sorted({spec.labels for spec in mine}, key=lambda text: (text == "all", len(text), text))
+        replicates = {spec.replicate for spec in mine}
         table.add_row(
             arm.label,
-            ", ".join(labels),
+            ", ".join(order_labels(spec.labels for spec in mine)),
             str(len({spec.trial for spec in mine})),
-            str(len({spec.seed for spec in mine})),
+            count_replicates(replicates) if folded else str(len(replicates)),
             str(len(mine)),
             str(sum(spec.key in plan.done for spec in mine)),
         )
@@ -99,14 +105,14 @@ def show_failures(
     table = Table(
         title=f"{len(failed)} runs did not finish", title_justify="left", box=None, padding=(0, 2, 0, 0)
     )
-    for name in ("status", "arm", "labels", "seed", "trial", "reason"):
+    folded = any(spec.folds is not None for spec in specs)
+    for name in ("status", "arm", "labels", "replicate" if folded else "seed", "trial", "reason"):
         table.add_column(name)
     for spec in specs:
         outcome = failed.get(spec.key)
         if outcome is not None:
-            table.add_row(
-                outcome.status, spec.arm.label, spec.labels, str(spec.seed), spec.trial, outcome.reason
-            )
+            replicate = spec.replicate.text if folded else str(spec.seed)
+            table.add_row(outcome.status, spec.arm.label, spec.labels, replicate, spec.trial, outcome.reason)
     console.print(table)
     counts = Counter(outcome.status for outcome in failed.values())
     counted = ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -126,7 +126,7 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
 def _forget(*, first: bool) -> None:
     """Free what a run left in reference cycles: networks, which Python would keep for dozens of runs.
 
-    What the libraries made while they were loaded is set aside once; looking through it took half a second each time.
+    What libraries made while loading is set aside once: looking through it took half a second each time.
     """
     gc.collect()
     if first:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 from graft.track.store import Store
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _PAGE = 1000
 _RUN = "tags.`graft.kind` = 'run'"
 _SWEEP = "tags.`graft.kind` = 'sweep'"
-_OWN_FIELDS = {"run_key", "arm", "trial", "condition", "labels", "seed", "data", "kind", "status"}
+_OWN_FIELDS = {
+    "run_key", "arm", "trial", "condition", "labels", "seed", "replicate", "folds", "data", "kind", "status",
+}  # fmt: skip
 
 
 def plan_digest(keys: Sequence[str]) -> str:
@@ -165,9 +168,11 @@ def _record(run: Run, experiment: str) -> RunRecord:
         trial=tags["trial"],
         condition=tags["condition"],
         labels=tags["labels"],
-        seed=int(tags["seed"]),
+        # Runs from before there were folds have the seed alone.
+        replicate=Replicate.parse(tags.get("replicate", f"seed={tags['seed']}")),
         data=tags["data"],
         experiment=experiment,
         metrics=dict(run.data.metrics),
         notes={key: value for key, value in tags.items() if key not in _OWN_FIELDS},
+        folds=int(tags["folds"]) if "folds" in tags else None,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
 
 #: Statuses of a run, as people read them.
 STATUSES = ("finished", "running", "failed", "killed", "diverged")
@@ -22,12 +23,13 @@ class RunRecord:
         arm: What is compared.
         trial: Canonical text of the tuning values.
         condition: Hash of data, splits and training budget; only runs of one condition are compared.
-        labels: Label budget, images per class as text, or ``all``.
-        seed: The replicate.
+        labels: Label budget: images per class as text, a percentage, ``all`` or ``replayed``.
+        replicate: Seed, and fold where there are folds.
         data: Name of the data set.
         experiment: Name of the experiment.
         metrics: Final values by key (``val/accuracy``, ``test/accuracy``, ``train_seconds``).
         notes: Further tags without the prefix ``graft.``, such as ``reason`` of a failure.
+        folds: Number of folds of the cross-validation, None without.
     """
 
     run_id: str
@@ -37,8 +39,14 @@ class RunRecord:
     trial: str
     condition: str
     labels: str
-    seed: int
+    replicate: Replicate
     data: str
     experiment: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    folds: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.replicate.seed

@@ -105,7 +105,7 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
     from mlflow.entities import Param, RunTag
 
     tags = {
-        "mlflow.runName": f"{spec.arm.label} · {spec.labels} labels · seed {spec.seed}",
+        "mlflow.runName": f"{spec.arm.label} · {spec.labels} labels · {spec.replicate.label}",
         "graft.kind": "run",
         "graft.run_key": spec.key,
         "graft.arm": spec.arm.text,
@@ -113,6 +113,7 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
         "graft.condition": spec.condition,
         "graft.labels": spec.labels,
         "graft.seed": str(spec.seed),
+        "graft.replicate": spec.replicate.text,
         "graft.data": spec.config.data.name,
         "graft.metric": spec.config.metric,
         "graft.keep": spec.config.checkpoint.keep,
@@ -121,6 +122,8 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
         **{f"graft.{name}": value for name, value in notes.items()},
         **provenance(),
     }
+    if spec.folds is not None:
+        tags["graft.folds"] = str(spec.folds)
     if parent_id is not None:
         tags["mlflow.parentRunId"] = parent_id
     experiment = store.experiment_id(spec.config.tracking.experiment)
