@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.config.names import PRETRAINED, STAGES
+from graft.config.names import CHECKED_DATA_SETS, PRETRAINED, STAGES
 from graft.config.schema import Config
 from graft.plan.spec import Facts, RunSpec
 
@@ -47,7 +49,7 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
 
     images = open_run_images(config, progress)
     replayed = config.data.split_file is not None
-    preprocessing = _find_preprocessing(config, images)
+    preprocessing = find_preprocessing(config, images.channels)
     size, channels = preprocessing.size, preprocessing.channels
     check_fit(config, num_classes=len(images.class_names), channels=channels, image_size=size)
     weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
@@ -127,6 +129,7 @@ def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress |
     store = open_store(config.tracking.uri, root) if _records() else None
     notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
     about = describe_model(classifier) | {"notes": "\n".join(notes)}
+    about |= {"data_warnings": "; ".join(images.notes)} if images.notes else {}
     about |= _describe_choices(config) | _describe_source(source, images)
     with recording(store, spec, parent_id, notes=about) as recorder:
         steps_done = (lambda step: progress(step, budget.total_steps)) if progress else None
@@ -228,19 +231,36 @@ def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str
 
 
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
-    """Open the images of a run; a sweep asks for the same ones again and again."""
-    same = tuple(
-        (name, getattr(config.data, name))
-        for name in ("name", "root", "table", "render_count", "render_seed")
-    )
-    cache = Path(config.paths.root).resolve() / "cache"
-    if (same, cache) not in _OPENED:
-        from graft.data.catalog import open_images
+    """Open the images of a run; a sweep asks for the same ones again and again.
 
+    Raises:
+        GraftError: When the images are not there, or the check of a user's own images finds errors.
+    """
+    names = ("name", "root", "table", "on_error", "render_count", "render_seed")
+    same = tuple((name, getattr(config.data, name)) for name in names)
+    root = Path(config.paths.root).resolve()
+    if (same, root) not in _OPENED:
         while len(_OPENED) >= _KEPT_OPEN:
             _OPENED.pop(next(iter(_OPENED)))
-        _OPENED[same, cache] = open_images(config.data, cache, progress)
-    return _OPENED[same, cache]
+        _OPENED[same, root] = _open_images(config, root, progress)
+    return _OPENED[same, root]
+
+
+def _open_images(config: Config, root: Path, progress: Progress | None) -> ImageSet:
+    """Open a known set as it is, and a user's own after the pre-flight."""
+    from graft.data.catalog import open_images
+    from graft.data.sound import describe_findings, open_sound_images
+
+    if config.data.name not in CHECKED_DATA_SETS:
+        return open_images(config.data, root / "cache", progress)
+    images, report, left_out = open_sound_images(
+        replace(config.data, labels_per_class=None),  # whether there are enough is the split's to say
+        root / "cache",
+        functools.partial(find_preprocessing, config),
+        root / "reports",
+        (lambda _: progress) if progress else None,
+    )
+    return replace(images, notes=images.notes + describe_findings(report, left_out))
 
 
 def _find_weights(config: Config) -> WeightsSource | None:
@@ -249,14 +269,14 @@ def _find_weights(config: Config) -> WeightsSource | None:
     return resolve_weights(config.backbone.weights, config.backbone.name, Path(config.paths.root).resolve())
 
 
-def _find_preprocessing(config: Config, images: ImageSet) -> Preprocessing:
-    """Return what the weights expect, or the architecture; overridden where the configuration says so."""
+def find_preprocessing(config: Config, channels: int) -> Preprocessing:
+    """Return what the weights, or the architecture, expect of images with so many channels; overridden."""
     from graft.model.weights import default_preprocessing, preprocessing_of_weights
 
     data, root = config.data, Path(config.paths.root).resolve()
     found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
     if found is None:
-        found = default_preprocessing(config.backbone.name, images.channels, data.image_size)
+        found = default_preprocessing(config.backbone.name, channels, data.image_size)
     return found.override(data.image_size, data.mean, data.std, data.resize)
 
 

@@ -99,11 +99,12 @@ def check(config: Config, as_json: bool) -> int:
     from graft.data.check import check_source
     from graft.data.check_report import render_summary, write_check
     from graft.data.findings import say_count
+    from graft.run import find_preprocessing
 
     root = Path(config.paths.root).resolve()
     with make_bar(Console(stderr=True)) as bar:
         report = check_source(
-            config.data, root / "cache", partial(_expect, config, root), partial(_listen, bar)
+            config.data, root / "cache", partial(find_preprocessing, config), partial(_listen, bar)
         )
     page = write_check(report, root / "reports" / f"check-{report.name}")
     if as_json:
@@ -121,17 +122,6 @@ def check(config: Config, as_json: bool) -> int:
         highlight=False,
     )
     return int(report.has_errors)
-
-
-def _expect(config: Config, root: Path, channels: int) -> Preprocessing:
-    """Return how images with so many channels become the network's input."""
-    from graft.model.weights import default_preprocessing, preprocessing_of_weights
-
-    data, backbone = config.data, config.backbone
-    found = preprocessing_of_weights(backbone.weights, backbone.name, root)
-    if found is None:
-        found = default_preprocessing(backbone.name, channels, data.image_size)
-    return found.override(data.image_size, data.mean, data.std, data.resize)
 
 
 def _listen(bar: Progress, words: str) -> Callable[[int, int], None]:

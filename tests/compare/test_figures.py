@@ -80,6 +80,67 @@ def test_all_labels_are_placed_by_their_count(make_arm, make_run) -> None:
     assert place_budgets(alone.choices).places == {"all": 1.0}
 
 
+def test_shares_of_the_labels_are_placed_by_their_count(make_arm, make_run) -> None:
+    counts = {"5%": 40.0, "30%": 240.0, "replayed": 100.0, "all": 800.0}
+    runs = [
+        make_run(
+            arm, val=0.5, test=0.5 + 0.01 * seed, seed=seed, labels=labels, metrics={"labels_train": count}
+        )
+        for arm in (make_arm(), make_arm("linear_probe", 5))
+        for seed in range(2)
+        for labels, count in counts.items()
+    ]
+    section = section_of(runs)
+    assert section.axis.name == "labelled training images"
+    assert list(section.axis.places.items()) == sorted(counts.items(), key=lambda item: item[1])
+    assert [budget.labels for budget in section.budgets] == ["5%", "replayed", "30%", "all"]
+    assert all(
+        [point.labels for point in curve.points] == list(section.axis.places) for curve in section.curves
+    )
+    [axes] = draw_section(section, "accuracy")["accuracy_by_labels"].axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5%", "replayed", "30%", "all"]
+    assert axes.get_xlabel() == "labelled training images (log scale)"
+
+
+def test_a_share_gives_a_file_name_that_links(make_arm, make_run) -> None:
+    arms = [make_arm(), *(make_arm("fine_tune", depth) for depth in range(4))]
+    runs = [make_run(arm, val=0.5, test=0.5, labels=labels) for arm in arms for labels in ("12.5%", "all")]
+    assert list(draw_section(section_of(runs), "accuracy")) == [
+        "accuracy_by_labels",
+        "accuracy_by_depth_12.5percent",
+        "accuracy_by_depth_all",
+    ]
+
+
+def test_a_share_stands_among_labels_per_class(make_arm, make_run) -> None:
+    runs = [
+        make_run(make_arm(), val=0.5, test=0.5, labels=labels, metrics={"labels_train": count})
+        for labels, count in (("2", 20.0), ("20", 200.0), ("10%", 80.0))
+    ]
+    [selection] = select_trials(runs, "accuracy")
+    axis = place_budgets(selection.choices)
+    assert (axis.name, axis.places) == (
+        "labelled training images per class",
+        {"2": 2.0, "10%": 8.0, "20": 20.0},
+    )
+    bare = [make_run(make_arm(), val=0.5, test=0.5, labels=labels) for labels in ("5%", "30%")]
+    [selection] = select_trials(bare, "accuracy")
+    assert place_budgets(selection.choices).name == "label budget"
+
+
+def test_figures_say_when_intervals_are_over_folds(make_arm, make_run) -> None:
+    runs = [
+        make_run(make_arm(), val=0.5, test=0.5 + 0.01 * fold, seed=seed, fold=fold, folds=3)
+        for seed in range(2)
+        for fold in range(3)
+    ]
+    for some, words in ((runs[:3], "over 3 folds"), (runs, "over 2 seeds x 3 folds")):
+        figure = draw_section(section_of(some), "accuracy")["accuracy_by_arm"]
+        assert f"95 % corrected resampled t interval {words}" in figure.get_supxlabel()
+    alone = draw_section(section_of(runs[::3]), "accuracy")["accuracy_by_arm"]
+    assert "Student-t interval over 2 seeds x 1 fold" in alone.get_supxlabel()
+
+
 def test_confusion_matrix_shows_its_counts() -> None:
     figure = draw_confusion([[5, 1], [0, 4]], ["cat", "lynx"], "linear probe")
     assert [text.get_text() for text in figure.axes[0].texts] == ["5", "1", "4"]

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.compare.naming import name_arms
+from graft.compare.naming import name_arms, name_budgets
 from graft.plan.arms import Arm
 
 ARMS = st.builds(
@@ -29,3 +30,19 @@ def test_what_is_shared_is_not_said(make_arm) -> None:
     assert list(name_arms(arms).values()) == ["from scratch", "fine-tune (frozen to 3)", "linear probe"]
     other = make_arm("linear_probe", 5, weights="faces@99")
     assert name_arms([*arms, other])[other] == "linear probe · faces@99"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["1"], "1 label per class"),
+        (["30%"], "30% of the labels"),
+        (["replayed"], "the labels of the replayed split"),
+        (["2", "5", "all"], "2, 5 and all labels per class"),
+        (["10%", "all"], "10% and all of the labels"),
+        (["2", "10%"], "2 labels per class and 10% of the labels"),
+        (["replayed", "all"], "the labels of the replayed split and all labels"),
+    ],
+)
+def test_budgets_in_words(labels: list[str], words: str) -> None:
+    assert name_budgets(labels) == words

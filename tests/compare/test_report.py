@@ -6,6 +6,7 @@ anew; read the difference before committing it.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -285,3 +286,93 @@ def test_unreadable_runs(tmp_path) -> None:
     path.write_text("\n".join([golden[0], golden[1].replace("backbone=", "spine=")]))
     with pytest.raises(GraftError, match="but line 2 says: expected the words"):
         read_runs(path)
+
+
+def test_tables_of_runs_from_before_folds_are_read(sweep, tmp_path) -> None:
+    rows = list(csv.reader(StringIO(format_runs(sweep))))
+    kept = [place for place, name in enumerate(rows[0]) if name not in ("replicate", "folds")]
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([row[place] for place in kept] for row in rows)
+    assert read_runs(path) == sweep
+
+
+def folded_runs(make_arm, make_run, seeds: int = 1) -> list[RunRecord]:
+    gains = (0.10, 0.12, 0.08, 0.11, 0.09)
+    return [
+        make_run(arm, val=value, test=value, seed=seed, fold=fold, folds=5, labels="30%")
+        for seed in range(seeds)
+        for fold, gain in enumerate(gains)
+        for arm, value in ((make_arm(), 0.6 + 0.05 * gain), (make_arm("linear_probe", 5), 0.6 + 1.05 * gain))
+    ]
+
+
+def test_folds_are_compared_by_the_corrected_test(make_arm, make_run) -> None:
+    """Mean 10 points, deviation sqrt(2.5), times sqrt(1/5 + 1/4) and t(4) = 2.776 is 2.94."""
+    comparison = compare_records(
+        folded_runs(make_arm, make_run), experiment="demo", metric="accuracy", question=QUESTION
+    )
+    [budget] = comparison.sections[0].budgets
+    assert budget.sentence == (
+        "At 30% of the labels, linear probe beats training from scratch by 10.0 points [7.1, 12.9] (5 folds):"
+        " transfer helps."
+    )
+    page = render_markdown(comparison)
+    assert "**30% of the labels, 5 folds**" in page
+    assert "corrected resampled t-test (Nadeau and Bengio, 2003)" in page
+    assert "fold by fold" in page
+    assert "Student-t" not in page
+    assert comparison.doubts == ()
+    twice = compare_records(folded_runs(make_arm, make_run, 2), experiment="demo", metric="accuracy")
+    assert "10.0 points [7.1, 12.9] (2 seeds x 5 folds)" in twice.sections[0].budgets[0].sentence
+    row = json.loads(format_json(twice))["sections"][0]["budgets"][0]["rows"][0]
+    assert row["replicates"][-1] == "seed=1 repeat=0 fold=4"
+
+
+def test_missing_folds_are_doubted_and_listed(make_arm, make_run) -> None:
+    runs = folded_runs(make_arm, make_run)[:-1]
+    comparison = compare_records(runs, experiment="demo", metric="accuracy")
+    doubts = "\n".join(comparison.doubts)
+    assert "Only 4 folds at 30% of the labels: the spread between folds is badly known." in doubts
+    assert "`data.fold='range(5)'`" in doubts
+    assert "1 run missing (seed=0 repeat=0 fold=4; 1 trial)" in render_markdown(comparison)
+    one = compare_records(runs[:2], experiment="demo", metric="accuracy")
+    assert "(one seed says nothing" in one.sections[0].budgets[0].sentence
+
+
+def test_few_whole_folds_ask_for_a_repeat(make_arm, make_run) -> None:
+    runs = [
+        make_run(make_arm(), val=0.5, test=0.5 + fold, seed=seed, fold=fold, folds=3)
+        for seed in range(5)
+        for fold in range(3)
+    ]
+    [doubt] = compare_records(runs, experiment="demo", metric="accuracy").doubts
+    assert doubt.startswith("Only 3 folds at 2 labels per class")
+    assert "`data.fold_repeat=0,1`" in doubt
+
+
+def test_an_arm_must_beat_the_baselines_that_cost_nothing(make_arm, make_run) -> None:
+    probe = make_arm("linear_probe", 5)
+    facts = {"test/majority_accuracy": 0.6}
+    runs = [
+        make_run(arm, val=test, test=test, seed=seed, metrics=facts | more)
+        for arm, test, more in ((make_arm(), 0.6, {}), (probe, 0.7, {"test/feature_knn_accuracy": 0.75}))
+        for seed in range(5)
+    ]
+    majority, neighbours = compare_records(runs, experiment="demo", metric="accuracy").doubts
+    assert majority.startswith(
+        "From scratch has no higher test accuracy than always saying the largest class"
+        " (0.600 against 0.600 at 2 labels per class): it may have learned nothing."
+    )
+    assert "`metric=balanced_accuracy`" in majority
+    assert neighbours.startswith(
+        "Linear probe has a lower test accuracy than nearest neighbours on its own frozen features"
+        " (0.700 against 0.750"
+    )
+
+
+def test_warnings_about_the_data_are_told_once(make_arm, make_run) -> None:
+    notes = {"data_warnings": "3 images are unreadable.\n2 pairs are duplicates.\n"}
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed, notes=notes) for seed in range(5)]
+    comparison = compare_records(runs, experiment="demo", metric="accuracy")
+    assert comparison.notes == ("Data: 2 pairs are duplicates.", "Data: 3 images are unreadable.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -133,7 +134,10 @@ def test_pairs_are_arm_and_twin_on_common_seeds(sweep, make_arm) -> None:
     [selection] = select_trials(sweep, "accuracy")
     pairs = pair(selection.choices)
     assert len(pairs) == 4
-    assert all(one.twin.arm == one.choice.arm.twin and one.replicates == tuple(map(Replicate, range(5))) for one in pairs)
+    assert all(
+        one.twin.arm == one.choice.arm.twin and one.replicates == tuple(map(Replicate, range(5)))
+        for one in pairs
+    )
     alone = [choice for choice in selection.choices if not choice.arm.from_scratch]
     assert pair(alone) == []
 
@@ -176,5 +180,24 @@ def test_all_finished_runs_diverged(make_arm, make_run) -> None:
 
 def test_two_runs_that_claim_one_place(make_arm, make_run) -> None:
     one = make_run(make_arm(), val=0.5, test=0.5)
-    with pytest.raises(GraftError, match=r"one finished run per arm, trial, labels and replicate .* but got two"):
+    with pytest.raises(
+        GraftError, match=r"one finished run per arm, trial, labels and replicate .* but got two"
+    ):
         select_trials([one, replace(one, run_id="zz", run_key="other")], "accuracy")
+
+
+def test_folds_are_replicates_of_their_own(make_arm, make_run) -> None:
+    probe, many = make_arm("linear_probe", 5), range(5)
+    runs = [
+        make_run(arm, val=0.5, test=0.5, seed=seed, fold=fold, folds=5)
+        for arm, seed, fold in itertools.product((make_arm(), probe), (0, 1), many)
+    ]
+    [selection] = select_trials(runs[:-1], "accuracy")
+    assert selection.folds == 5
+    common = [Replicate(seed, 0, fold) for seed in (0, 1) for fold in many][:-1]
+    assert [list(choice.runs) for choice in selection.choices] == [common, common]
+    assert [(gap.arm, gap.replicate, gap.status) for gap in selection.gaps] == [
+        (probe, Replicate(1, 0, 4), "missing")
+    ]
+    [one] = pair(selection.choices)
+    assert one.replicates == tuple(common)

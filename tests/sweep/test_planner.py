@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graft.errors import GraftError
 from graft.plan.arms import make_twin
+from graft.plan.replicates import Replicate
 from graft.plan.spec import Facts, specify
 from graft.sweep.grid import Cell
 from graft.sweep.planner import make_plan
@@ -141,3 +142,11 @@ def test_a_depth_out_of_range_is_named_in_a_grid_too(grid):
 def test_an_empty_grid_is_refused():
     with pytest.raises(GraftError, match="at least one run, but it is empty"):
         make_plan([], facts_of, ())
+
+
+def test_whole_replicates_come_first(grid):
+    cells = grid(transfer__method=["fine_tune"], data__folds=[3], data__fold=[1, 0, 2], seed=[1, 0])
+    plan = make_plan(cells, facts_of, ())
+    order = [spec.replicate for spec in plan.specs]
+    assert order == sorted(order)
+    assert order[:4] == [Replicate(0, 0, 0)] * 2 + [Replicate(0, 0, 1)] * 2

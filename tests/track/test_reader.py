@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from graft.errors import GraftError
+from graft.plan.replicates import Replicate
 from graft.plan.spec import RunSpec
 from graft.track.reader import (
     finished_runs,
@@ -144,3 +145,16 @@ def test_the_last_experiment_is_the_one_of_the_newest_run(tmp_path: Path, databa
     assert last_experiment(fresh) == "two"
     finish(fresh, plan("one", seed=9))
     assert last_experiment(fresh) == "one"
+
+
+def test_a_fold_is_read_back(store: Store, plan: Plan) -> None:
+    data = {"name": "digits", "folds": 5, "fold": 3, "fold_repeat": 1}
+    spec = plan("folds", seed=2, data=data)
+    run_id = finish(store, spec)
+    record = read_run(store, run_id)
+    assert (record.replicate, record.folds, record.seed) == (Replicate(2, 1, 3), 5, 2)
+    assert not {"replicate", "folds", "seed"} & set(record.notes)
+    assert store.client.get_run(run_id).info.run_name.endswith("seed 2, repeat 1, fold 3")
+    plain = finish(store, plan("folds", seed=4))
+    store.client.delete_tag(plain, "graft.replicate")  # as runs from before there were folds
+    assert (read_run(store, plain).replicate, read_run(store, plain).folds) == (Replicate(4), None)

@@ -94,7 +94,6 @@ def test_the_split_can_be_drawn_again(recorded: Any) -> None:
     assert stored == {
         "data": "d",
         "sha256": split.digest,
-        "data": "d",
         "train": split.train.tolist(),
         "val": split.val.tolist(),
         "test": split.test.tolist(),

@@ -120,8 +120,8 @@ def _doubt_majority(section: Section) -> list[str]:
                 )
                 below[row.name].append(said)
     return [
-        f"{name} is not above always saying the largest class ({join_few(said)} test accuracy): it may have"
-        " learned nothing. Look at `metric=balanced_accuracy`, and raise `trainer.min_steps` or widen"
+        f"{name} has no higher test accuracy than always saying the largest class ({join_few(said)}): it may"
+        " have learned nothing. Look at `metric=balanced_accuracy`, and raise `trainer.min_steps` or widen"
         " `optim.lr`."
         for name, said in below.items()
     ]
@@ -145,10 +145,15 @@ def _doubt_probe(section: Section) -> list[str]:
 
 
 def _doubt_replicates(section: Section) -> list[str]:
-    """Few seeds or folds leave the spread between them badly known."""
-    groups = {budget.labels: budget.rows[0].replicates for budget in section.budgets}
+    """Few seeds or folds leave the spread between them badly known; seeds of one fold are no new folds."""
+    groups = {budget.labels: set(budget.rows[0].replicates) for budget in section.budgets}
+    if section.folds is not None:
+        groups = {
+            labels: {Replicate(0, *division) for division in find_divisions(own)}
+            for labels, own in groups.items()
+        }
     enough = max(ENOUGH_REPLICATES, section.folds or 0)
-    few = {labels: own for labels, own in groups.items() if _count_repeating(own, section.folds) < enough}
+    few = {labels: own for labels, own in groups.items() if len(own) < enough}
     if not few:
         return []
     noun, more = "seed", "seed=0,1,2,3,4"
@@ -158,13 +163,9 @@ def _doubt_replicates(section: Section) -> list[str]:
         more = f"data.fold='range({section.folds})'" if len(seen) < section.folds else "data.fold_repeat=0,1"
     doubt = f"Only {count_range(few.values())} at {name_budgets(list(few))}:"
     doubt += f" the spread between {noun}s is badly known."
-    if any(len(own) == 1 for own in few.values()):
+    if any(len(budget.rows[0].replicates) == 1 for budget in section.budgets):
         doubt += f" With one {noun} there is no interval and no verdict."
     return [f"{doubt} Run more, for example `{more}`."]
-
-
-def _count_repeating(replicates: Collection[Replicate], folds: int | None) -> int:
-    return len(replicates) if folds is None else len(find_divisions(replicates))
 
 
 def _doubt_rates(section: Section, selection: Selection) -> list[str]:

@@ -44,7 +44,8 @@ def draw_section(section: Section, metric: str) -> dict[str, Figure]:
         else:
             figures[f"{metric}_by_arm"] = draw_arms(section, section.budgets[0].labels, metric)
         for budget in section.budgets:
-            suffix = f"_{budget.labels}" if len(section.budgets) > 1 else ""
+            # A percent sign in a file name would break the link to it.
+            suffix = f"_{budget.labels.replace('%', 'percent')}" if len(section.budgets) > 1 else ""
             if len({row.arm.freeze_depth for row in budget.rows if _in_profile(row.arm)}) >= PROFILE_DEPTHS:
                 figures[f"{metric}_by_depth{suffix}"] = draw_profile(section, budget.labels, metric)
     return figures

@@ -16,6 +16,8 @@ TORCHVISION_DATA_SETS = (
     "eurosat",
 )  # fmt: skip
 DATA_SETS = ("digits", "folder", "glyphs", "table", *TORCHVISION_DATA_SETS)
+#: A user's own images: checked before they are used.
+CHECKED_DATA_SETS = ("folder", "table")
 OWN_BACKBONES = ("small_cnn", "cnn2", "row_rnn", "row_lstm", "row_gru")
 BACKBONES = OWN_BACKBONES + TORCHVISION_BACKBONES
 HEADS = ("linear", "mlp", "cosine", "pretrained_classifier")

@@ -131,7 +131,7 @@ KINDS = {
         "Remove the copy in training: the test would ask what was learned by heart.",
     ),
     "near_leak": Kind(
-        ERROR,
+        WARNING,
         "nearly one picture in several splits",
         "Look at the pair. Where it is the same picture, remove the copy in training.",
     ),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,10 @@ from graft.config.schema import DataConfig
 from graft.data.cache import write_whole
 from graft.data.catalog import open_images
 from graft.data.check import CheckReport, Expect, Listen, check_source, choose_left_out
+from graft.data.check_duplicates import near_duplicate_groups
 from graft.data.decode import decode_image
 from graft.data.facts import FACTS
+from graft.data.findings import KINDS, WARNING
 from graft.data.folder import identify_files
 from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet, UInt8Array
 
@@ -49,12 +52,37 @@ def open_sound_images(
     if names and config.on_error == "quarantine-list":
         text = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
         write_whole(reports / f"check-{report.name}" / "quarantine.txt", lambda file: file.write(text))
+    root = Path(config.root).expanduser().resolve() if config.name == "folder" and config.root else None
     if not names:
-        return open_images(config, cache_root), report, names
-    if config.name == "folder" and config.root is not None:
-        root = Path(config.root).expanduser().resolve()
-        return _open_rest(root, report, left_out, cache_root), report, names
-    return drop_images(open_images(config, cache_root), left_out), report, names
+        images = open_images(config, cache_root)
+    elif root is not None:
+        images = _open_rest(root, report, left_out, cache_root)
+    else:
+        images = drop_images(open_images(config, cache_root), left_out)
+    return _keep_copies_together(images, root, cache_root), report, names
+
+
+def _keep_copies_together(images: ImageSet, root: Path | None, cache_root: Path) -> ImageSet:
+    """Make one group of what shows nearly the same picture, so that no split divides it.
+
+    Official splits stay as they are, and groups that a user gave come first.
+    """
+    if images.official is not None or images.groups is not None:
+        return images
+    groups = near_duplicate_groups(images, cache_root, root=root)
+    if len(np.unique(groups)) == len(groups):
+        return images
+    digest = hashlib.sha256(images.digest.encode() + groups.astype("<i8").tobytes()).hexdigest()
+    return replace(images, groups=groups.astype(str), digest=digest)
+
+
+def describe_findings(report: CheckReport, left_out: Sequence[str]) -> tuple[str, ...]:
+    """Return what a run should say of a checked set, one line a kind of warning."""
+    kinds = Counter(finding.kind for finding in report.findings if finding.severity == WARNING)
+    lines = [f"{KINDS[kind].title}: {count} found by the check" for kind, count in kinds.items()]
+    if left_out:
+        lines.append(f"{len(left_out)} images with errors are left out, as `data.on_error` allows")
+    return tuple(lines)
 
 
 def drop_images(images: ImageSet, names: Set[str]) -> ImageSet:
