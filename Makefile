@@ -65,8 +65,10 @@ format: $(READY)  ## let ruff format and sort
 	@$(RUN) -m ruff format src tests benchmarks
 	@$(RUN) -m ruff check --fix --quiet src tests benchmarks
 
-bench: $(READY)  ## measure what the README claims, results under benchmarks/
-	@$(RUN) benchmarks/overhead.py $(ARGS)
+bench: $(READY)  ## measure what the README claims; IMAGES=<folder of small images> for all of it
+	@$(RUN) benchmarks/overhead.py
+	@test -z "$(IMAGES)" || $(RUN) benchmarks/near_duplicates.py $(IMAGES)
+	@test -z "$(IMAGES)" || $(RUN) benchmarks/loading.py $(IMAGES)
 
 docs: $(READY)  ## write the generated tables of docs/ and of the model registry anew
 	@$(RUN) -m graft.model.table --docs > docs/stages.md

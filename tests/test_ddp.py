@@ -84,7 +84,9 @@ def rebuild(spec: RunSpec, root: Path, index: np.ndarray) -> torch.Tensor:
         return classifier.eval()(normalise(torch.from_numpy(pixels), preprocessing))
 
 
-def test_two_processes_train_what_one_does(tmp_path: Path, describe: Callable[..., Config]) -> None:
+def test_two_processes_train_what_one_does(
+    tmp_path: Path, describe: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
     several, alone = tmp_path / "two", tmp_path / "one"
     assert main(command(several, ["backbone=cnn2", *TWO])) == 0
     one, two = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -59,8 +60,10 @@ def train(config: Config) -> None:
 
 def _show_run(console: Console, config: Config, record: RunRecord) -> None:
     """Print what a run was and what came out."""
-    labels = f"{record.labels} labels per class" if record.labels != "all" else "all labels"
-    console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {labels}, seed {record.seed}")
+    from graft.compare.naming import name_budget
+
+    labels = name_budget(record.labels)
+    console.print(f"[bold]{record.arm.label}[/bold] on {record.data}, {labels}, {record.replicate.label}")
     notes = record.notes
     trained, total = int(notes["trained_parameters"]), int(notes["parameters"])
     console.print(
@@ -166,7 +169,8 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
     _say(console, comparison)
     written = write_report(comparison, root / "reports" / name)
     draw_confusions(store, comparison, root / "reports" / name / "figures")
-    mark_chosen(store, comparison.chosen)
+    known = {record.run_id for record in records if "chosen" in record.notes}
+    mark_chosen(store, set(comparison.chosen) - known)
     dropped = drop_weights(root, {record.run_key for record in records if _is_droppable(record, comparison)})
     if dropped:
         console.print(
@@ -196,22 +200,27 @@ def _say(console: Console, comparison: Comparison) -> None:
 
 
 def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
-    """Draw the confusion matrix of every chosen trial, summed over its seeds."""
-    import numpy as np
-
+    """Draw the confusion matrix of every chosen trial, summed over its replicates; none is drawn twice."""
     from graft.compare.canvas import render_figure
     from graft.compare.confusion import draw_confusion
-    from graft.track.reader import read_confusion
+    from graft.compare.naming import name_budget
+    from graft.track.reader import sum_confusions
 
     by_id = {record.run_id: record for record in comparison.records}
     grouped: dict[tuple[str, str], list[str]] = {}
     for run_id in comparison.chosen:
         grouped.setdefault((by_id[run_id].arm.label, by_id[run_id].labels), []).append(run_id)
+    stale = set(folder.glob("confusion-*.png"))
     for (label, labels), run_ids in grouped.items():
-        names, first = read_confusion(store, run_ids[0])
-        counts = np.sum([first, *(read_confusion(store, run_id)[1] for run_id in run_ids[1:])], axis=0)
         words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
-        title = f"{label}, {labels} labels per class"
-        (folder / f"confusion-{words}.png").write_bytes(
-            render_figure(draw_confusion(counts.tolist(), names, title), "png")
+        runs = hashlib.sha256("".join(sorted(run_ids)).encode()).hexdigest()[:6]
+        path = folder / f"confusion-{words}-{runs}.png"
+        if path in stale:
+            stale.remove(path)
+            continue
+        names, counts = sum_confusions(store, run_ids)
+        path.write_bytes(
+            render_figure(draw_confusion(counts, names, f"{label}, {name_budget(labels)}"), "png")
         )
+    for path in stale:
+        path.unlink()

@@ -107,7 +107,7 @@ def check_class_weights(config: Config, num_classes: int) -> None:
 
 
 def check_fit(config: Config, *, num_classes: int, channels: int, image_size: int) -> None:
-    """Refuse, before anything is trained, what `build_classifier` would refuse: sizes, outputs, class weights.
+    """Refuse, before anything is trained, sizes, outputs and class weights that do not go together.
 
     Raises:
         GraftError: Backbone, loss and data do not go together.

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
@@ -99,10 +100,14 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
     return _latest_of_each(records)
 
 
-def read_confusion(store: Store, run_id: str) -> tuple[list[str], list[list[int]]]:
-    """Return the class names and the confusion counts of a run; rows are true classes."""
-    stored = _read_json(store, run_id, "confusion.json")
-    return stored["class_names"], stored["counts"]
+def sum_confusions(store: Store, run_ids: Sequence[str]) -> tuple[list[str], list[list[int]]]:
+    """Return the class names and the summed confusion counts of runs; rows are true classes."""
+    stored = [_read_json(store, run_id, "confusion.json") for run_id in run_ids]
+    counts = [
+        [sum(cell) for cell in zip(*rows, strict=True)]
+        for rows in zip(*(one["counts"] for one in stored), strict=True)
+    ]
+    return stored[0]["class_names"], counts
 
 
 def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]:
@@ -125,8 +130,11 @@ def _read_json(store: Store, run_id: str, path: str) -> Any:
     """Return what an artifact holds."""
     from mlflow.exceptions import MlflowException
 
+    place = store.client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder:
         try:
+            if place.startswith("file://"):  # MLflow's own way takes ten times as long
+                return json.loads((Path(unquote(urlsplit(place).path)) / path).read_text())
             return json.loads(Path(store.client.download_artifacts(run_id, path, folder)).read_text())
         except (MlflowException, OSError) as error:
             raise GraftError(
