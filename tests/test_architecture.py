@@ -28,6 +28,7 @@ ON_TOP = {
     "progress": "errors",
     "compose": "cli",
     "verbs": "cli",
+    "answer": "cli",
     "__main__": "cli",
 }
 

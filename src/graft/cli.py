@@ -120,7 +120,7 @@ def _pretrain(words: list[str]) -> int:
 
 
 def _compare(words: list[str]) -> int:
-    from graft.verbs import compare
+    from graft.answer import compare
 
     names, places = _split_places(words)
     if len(names) > 1:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from graft.answer import say_place
 from graft.config.schema import Config
 from graft.data.preprocessing import Preprocessing
-from graft.errors import GraftError
 from graft.progress import make_bar, show_progress
 
 if TYPE_CHECKING:
-    from graft.compare.comparison import Comparison
     from graft.extract import Extraction
     from graft.track.record import RunRecord
-    from graft.track.store import Store
 
 
 def train(config: Config) -> None:
@@ -54,7 +50,7 @@ def train(config: Config) -> None:
         console.print("This run is finished already; nothing was computed again.")
     _show_run(console, spec.config, read_run(store, run_id))
     console.print(
-        f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{_elsewhere(config.paths.root)}"
+        f"Recorded as run {run_id} in {store.uri}. The dashboard: graft ui{say_place(config.paths.root)}"
     )
 
 
@@ -79,10 +75,6 @@ def _show_run(console: Console, config: Config, record: RunRecord) -> None:
         console.print(f"  overridden: {escape(notes['preprocessing_override'])}", highlight=False)
     for name in (f"val/{config.metric}", f"test/{config.metric}", "train_seconds"):
         console.print(f"  {name:<20} {record.metrics[name]:.4g}")
-
-
-def _elsewhere(root: str) -> str:
-    return "" if Path(root) == Path("runs") else f" paths.root={root}"
 
 
 def pretrain(config: Config) -> None:
@@ -144,83 +136,3 @@ def extract(config: Config, asked: Extraction) -> None:
     from graft.extract import write_extraction
 
     write_extraction(config, asked, Console(soft_wrap=True))
-
-
-def compare(experiment: str | None, root: Path, uri: str | None) -> int:
-    """Rank the arms of an experiment, print the verdict and write the report."""
-    from graft.compare.report import compare_records, render_table, write_report
-    from graft.config.load import read_question
-    from graft.track.reader import last_experiment, read_experiment
-    from graft.track.results import drop_weights, mark_chosen
-    from graft.track.store import open_store
-
-    if not root.exists() and uri is None:
-        raise GraftError(
-            f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train"
-        )
-    store = open_store(uri, root)
-    name = experiment or last_experiment(store)
-    records = read_experiment(store, name)
-    metric = next((record.notes["metric"] for record in records if "metric" in record.notes), "accuracy")
-    comparison = compare_records(records, experiment=name, metric=metric, question=read_question(name))
-    console = Console()
-    for table in render_table(comparison):
-        console.print(table)
-    _say(console, comparison)
-    written = write_report(comparison, root / "reports" / name)
-    draw_confusions(store, comparison, root / "reports" / name / "figures")
-    known = {record.run_id for record in records if "chosen" in record.notes}
-    mark_chosen(store, set(comparison.chosen) - known)
-    dropped = drop_weights(root, {record.run_key for record in records if _is_droppable(record, comparison)})
-    if dropped:
-        console.print(
-            f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all)."
-        )
-    console.print(f"The report: {written[0]}")
-    console.print(f"The dashboard: graft ui{_elsewhere(str(root))}")
-    return 0
-
-
-def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
-    """Whether nobody needs the weights of a run: not this comparison, no other one, and not its user."""
-    chosen = record.run_id in comparison.chosen or "chosen" in record.notes
-    return not chosen and record.notes.get("keep") == "chosen" and record.status == "finished"
-
-
-def _say(console: Console, comparison: Comparison) -> None:
-    """Print the verdict of each label budget, then what speaks against believing it."""
-    for section in comparison.sections:
-        for budget in section.budgets:
-            console.print(f"[bold]•[/bold] {escape(budget.sentence)}", highlight=False)
-    for title, lines in (("Doubts", comparison.doubts), ("Notes", comparison.notes)):
-        if lines:
-            console.print(f"\n[bold]{title}[/bold]")
-        for line in lines:
-            console.print(f"  - {escape(line)}", highlight=False)
-
-
-def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
-    """Draw the confusion matrix of every chosen trial, summed over its replicates; none is drawn twice."""
-    from graft.compare.canvas import render_figure
-    from graft.compare.confusion import draw_confusion
-    from graft.compare.naming import name_budget
-    from graft.track.reader import sum_confusions
-
-    by_id = {record.run_id: record for record in comparison.records}
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for run_id in comparison.chosen:
-        grouped.setdefault((by_id[run_id].arm.label, by_id[run_id].labels), []).append(run_id)
-    stale = set(folder.glob("confusion-*.png"))
-    for (label, labels), run_ids in grouped.items():
-        words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
-        runs = hashlib.sha256("".join(sorted(run_ids)).encode()).hexdigest()[:6]
-        path = folder / f"confusion-{words}-{runs}.png"
-        if path in stale:
-            stale.remove(path)
-            continue
-        names, counts = sum_confusions(store, run_ids)
-        path.write_bytes(
-            render_figure(draw_confusion(counts, names, f"{label}, {name_budget(labels)}"), "png")
-        )
-    for path in stale:
-        path.unlink()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
@@ -110,6 +112,12 @@ def sum_confusions(store: Store, run_ids: Sequence[str]) -> tuple[list[str], lis
     return stored[0]["class_names"], counts
 
 
+def read_worst_errors(store: Store, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the configuration of a run, and its surest errors: item, index, true, predicted, probability."""
+    config = yaml.safe_load(_read_text(store, run_id, "config.yaml"))
+    return config, _read_json(store, run_id, "worst_errors.json")
+
+
 def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]:
     from mlflow.exceptions import MlflowException
 
@@ -127,15 +135,20 @@ def _plan(store: Store, sweep: Run) -> list[str]:
 
 
 def _read_json(store: Store, run_id: str, path: str) -> Any:
-    """Return what an artifact holds."""
+    """Return what a JSON artifact holds."""
+    return json.loads(_read_text(store, run_id, path))
+
+
+def _read_text(store: Store, run_id: str, path: str) -> str:
+    """Return the text of an artifact."""
     from mlflow.exceptions import MlflowException
 
     place = store.client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder:
         try:
             if place.startswith("file://"):  # MLflow's own way takes ten times as long
-                return json.loads((Path(unquote(urlsplit(place).path)) / path).read_text())
-            return json.loads(Path(store.client.download_artifacts(run_id, path, folder)).read_text())
+                return (Path(unquote(urlsplit(place).path)) / path).read_text()
+            return Path(store.client.download_artifacts(run_id, path, folder)).read_text()
         except (MlflowException, OSError) as error:
             raise GraftError(
                 f"Expected the artifact {path!r} of the run {run_id!r} in {store.uri}, but it cannot be "
