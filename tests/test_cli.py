@@ -100,6 +100,11 @@ MISTAKES = [
     (["train", "data=folder"], "`data.root"),
     (["train", "--wat"], "unrecognized arguments: --wat"),
     (["pretrain", "backbone.name=smal_cnn"], "`backbone.name` to be one of: small_cnn"),
+    (["pretrain", "-m", "seed=0,1"], "Expected one source model, but got -m"),
+    (
+        ["pretrain", "transfer=random_features", "transfer.freeze_depth=3"],
+        "Expected `transfer.freeze_depth=0` to make a weights bundle",
+    ),
     (["train", "-m", "optim.lr=1,fast"], "Expected `optim.lr` to be a number, but got 'fast'."),
     (["train", "-m", "optim.lrr=1,2"], "There is no knob `optim.lrr`"),
     (

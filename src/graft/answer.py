@@ -42,7 +42,7 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
     _say(console, comparison)
     written = write_report(comparison, root / "reports" / name)
     draw_confusions(store, comparison, root / "reports" / name / "figures")
-    draw_worst_errors(store, comparison, root / "reports" / name / "figures", console)
+    draw_worst_errors(store, comparison, root, console)
     known = {record.run_id for record in records if "chosen" in record.notes}
     mark_chosen(store, set(comparison.chosen) - known)
     dropped = drop_weights(root, {record.run_key for record in records if _is_droppable(record, comparison)})
@@ -100,7 +100,7 @@ def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
         path.unlink()
 
 
-def draw_worst_errors(store: Store, comparison: Comparison, folder: Path, console: Console) -> None:
+def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console: Console) -> None:
     """Draw what the headline arm was surest of, and wrong, at the largest label budget of each condition."""
     from graft.compare.canvas import render_figure
     from graft.compare.naming import name_budget
@@ -119,7 +119,10 @@ def draw_worst_errors(store: Store, comparison: Comparison, folder: Path, consol
             continue
         try:
             plain, errors = read_worst_errors(store, mine[0].run_id)
+            plain["paths"]["root"], plain["data"]["download"] = str(root), False
             images = open_run_images(to_config(plain))
+            if images.digest != mine[0].notes["data_digest"]:
+                raise GraftError("the images have changed since the run.")
         except GraftError as error:
             console.print(f"No picture sheet of the worst errors: {error}", highlight=False, markup=False)
             continue
@@ -127,7 +130,14 @@ def draw_worst_errors(store: Store, comparison: Comparison, folder: Path, consol
             captions = [_say_error(error, images.class_names) for error in errors]
             title = f"Surest errors: {mine[0].arm.label}, {name_budget(budget.labels)}"
             figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
-            (folder / f"worst-errors-{section.condition[:6]}.png").write_bytes(render_figure(figure, "png"))
+            path = (
+                root
+                / "reports"
+                / comparison.experiment
+                / "figures"
+                / f"worst-errors-{section.condition[:6]}.png"
+            )
+            path.write_bytes(render_figure(figure, "png"))
 
 
 def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:

@@ -116,6 +116,8 @@ def _pretrain(words: list[str]) -> int:
     from graft.compose import compose_and_call
     from graft.verbs import pretrain
 
+    if "-m" in words or "--multirun" in words:
+        raise GraftError("Expected one source model, but got -m: call `graft pretrain` once for each.")
     return compose_and_call("pretrain", words, pretrain)
 
 

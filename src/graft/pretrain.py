@@ -35,8 +35,14 @@ def make_bundle(config: Config, console: Console) -> None:
         console: Where to say what was done.
 
     Raises:
+        GraftError: When stages are frozen: a run keeps what it trained, and a bundle holds a whole network.
         RunFailedError: When the training did not finish.
     """
+    if config.transfer.freeze_depth > 0:
+        raise GraftError(
+            "Expected `transfer.freeze_depth=0` to make a weights bundle, which holds a whole network, but "
+            f"got {config.transfer.freeze_depth}. To go on from other weights: `transfer=fine_tune`."
+        )
     config = replace(config, checkpoint=replace(config.checkpoint, keep="all"))
     root = Path(config.paths.root).resolve()
     name = config.bundle.name or f"{config.data.name}-{config.backbone.name}"

@@ -45,8 +45,10 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     from graft.data.balance import choose_metric
     from graft.data.divide import divide_images
     from graft.model.classifier import check_fit
-    from graft.train.statistics import count_statistics
+    from graft.train.statistics import check_hardware, check_precision, count_statistics
 
+    check_hardware(config.trainer)
+    check_precision(config.trainer)
     images = open_run_images(config, progress)
     replayed = config.data.split_file is not None
     preprocessing = find_preprocessing(config, images.channels)
@@ -157,7 +159,9 @@ def _measure_features(
     from graft.train.neighbours import measure_neighbours
 
     seen_as = json.dumps(dict(facts.preprocessing), sort_keys=True)
-    same = (config.backbone.name, str(facts.weights_sha256), facts.data_digest, seen_as, facts.precision)
+    # What partial weights lack is drawn from the seed.
+    whole = str(facts.weights_sha256) + (f"+{config.seed}" if config.backbone.allow_partial else "")
+    same = (config.backbone.name, whole, facts.data_digest, seen_as, facts.precision)
     preprocessing = Preprocessing.from_dict(facts.preprocessing)
     return measure_neighbours(
         classifier.backbone, pixels, images.labels, split, preprocessing, config.trainer, same

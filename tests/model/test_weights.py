@@ -13,12 +13,15 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
 
 from graft.config.schema import Config
 from graft.data.preprocessing import Preprocessing
 from graft.errors import GraftError
+from graft.model.backbone import build_backbone
 from graft.model.bundle import SIDECAR_FILE, WEIGHTS_FILE, Sidecar
 from graft.model.classifier import Classifier, build_classifier
+from graft.model.fit_weights import apply_weights
 from graft.model.tensor_files import current_name
 from graft.model.weights import default_preprocessing, load_weights, resolve_weights, write_bundle
 
@@ -189,6 +192,50 @@ def test_a_colleagues_checkpoint_loads(
     assert "(7 outputs) is left out" in notes[-1]
     assert "no sidecar" in notes[0]
     assert tuple(classifier(torch.randn(2, 3, 32, 32)).shape) == (2, 4)
+
+
+def test_a_prefix_may_be_on_the_backbone_alone(tmp_path: Path, root: Path, resnet) -> None:
+    state = {
+        key if key.startswith("fc.") else f"backbone.{key}": value
+        for key, value in resnet.state_dict().items()
+    }
+    torch.save(state, tmp_path / "mixed.pth")
+    classifier, notes = build(make_config("resnet18"), tmp_path / "mixed.pth", root)
+    own = classifier.backbone.network_state_dict()
+    assert all(torch.equal(value, resnet.state_dict()[key]) for key, value in own.items())
+    assert "(7 outputs) is left out" in notes[-1]
+
+
+def test_two_networks_in_one_file_are_not_mixed(tmp_path: Path, root: Path, resnet) -> None:
+    state = resnet.state_dict()
+    torch.save(state | {f"module.{key}": 0 * value for key, value in state.items()}, tmp_path / "two.pth")
+    with pytest.raises(GraftError, match=r"\+ module.conv1.weight"):
+        build(make_config("resnet18"), tmp_path / "two.pth", root)
+
+
+class Wrapped(nn.Module):
+    """A network that calls its parts by what is a wrapper's prefix, or an old name, elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
+        self.model.mlp = nn.Module()
+        self.model.mlp.linear_1 = nn.Conv2d(4, 8, 1)
+        self.model.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.model.mlp.linear_1(self.model[2](self.model[1](self.model[0](x))))
+        return self.model.fc(x.mean(dim=(2, 3)))
+
+
+def test_a_networks_own_names_are_no_prefix_and_not_old(root: Path) -> None:
+    torch.manual_seed(5)
+    first, second = (build_backbone(Wrapped(), "wrapped", 16, 1) for _ in range(2))
+    write_bundle(root / "weights" / "wrapped", first.network_state_dict(), {}, sidecar_of("wrapped"))
+    loaded = load_weights(resolve_weights("wrapped", "wrapped", root), "wrapped")
+    apply_weights(second, loaded, make_config().head, allow_partial=False)
+    for name, value in first.network_state_dict().items():
+        assert torch.equal(second.network_state_dict()[name], value), name
 
 
 def test_a_plain_safetensors_file_loads_with_its_head(tmp_path: Path, root: Path, resnet) -> None:

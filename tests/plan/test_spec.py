@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from graft.config.load import known_keys, to_config, to_plain
+from graft.config.names import PRETRAINED
 from graft.plan.spec import Facts, specify
 
 FACTS = Facts(
@@ -210,7 +211,17 @@ def test_a_linear_probe_is_a_fine_tune_that_freezes_everything(lr, decay, build_
 
 def test_with_another_head_it_is_not_a_linear_probe(build_config):
     shared = {"backbone.weights": "glyphs", "transfer.freeze_depth": 5, "head.name": "mlp"}
-    assert specify(build_config(shared | {"transfer.method": "fine_tune"}), FACTS).arm.method == "fine_tune"
+    tuned = specify(build_config(shared | {"transfer.method": "fine_tune"}), FACTS)
+    probe = specify(build_config(shared | {"transfer.method": "linear_probe"}), FACTS)
+    assert tuned.arm.method == "fine_tune"
+    assert (probe.key, probe.arm, probe.trial) == (tuned.key, tuned.arm, tuned.trial), "the same run"
+
+
+def test_a_probe_of_a_kept_classifier_is_not_its_fine_tuning(build_config):
+    """Under a probe the kept layers are frozen."""
+    head = {"backbone.weights": "glyphs", "transfer.freeze_depth": 5, "head.name": "pretrained_classifier"}
+    specs = [specify(build_config(head | {"transfer.method": one}), FACTS) for one in PRETRAINED]
+    assert specs[0].key != specs[1].key
 
 
 def test_the_rate_of_a_frozen_backbone_is_out_of_the_key(build_config):

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from graft.cli import main
-from graft.config.load import conf_folder, register_schema, to_config
+from graft.config.load import conf_folder, flatten, register_schema, to_config, to_plain
 from graft.config.names import OWN_BACKBONES, PRETRAINED
 from graft.sweep.sweeper import register_plugins
 from graft.track.reader import read_experiment
@@ -111,6 +111,47 @@ def compose_experiment(path):
     register_plugins()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return to_config(compose("train", overrides=[f"experiment={path.stem}"]))
+
+
+#: The recipes of the classic systems, as tutorials have them.
+_NO_NORM = {"data.mean": [0.0] * 3, "data.std": [1.0] * 3, "data.image_size": 224, "data.resize": 224}
+RECIPES = {
+    "cnn_cifar10": {
+        "backbone.name": "cnn2", "data.name": "cifar10", "data.image_size": 32, "data.resize": 32,
+        "data.mean": [0.5] * 3, "data.std": [0.5] * 3, "optim.name": "adam", "optim.lr": 1e-3,
+        "optim.schedule": "constant", "data.batch_size": 128, "loss.name": "cross_entropy",
+        "trainer.epochs": 100, "transfer.freeze_depth": 0,
+    },
+    "rnn_rows": {"backbone.name": "row_rnn", "data.name": "digits", "backbone.weights": "glyphs-row_rnn"},
+    "feature_extractor_linear": {
+        "head.name": "linear", "transfer.method": "linear_probe", "transfer.freeze_depth": 5,
+    },
+    "resnet18_cifar10": {
+        "backbone.name": "resnet18", "backbone.weights": "IMAGENET1K_V1", "data.name": "cifar10",
+        "data.image_size": 224, "data.resize": 224, "data.mean": None, "data.std": None,
+        "optim.name": "sgd", "optim.lr": 1e-3, "optim.momentum": 0.9, "optim.weight_decay": 0.0,
+        "optim.schedule": "constant", "data.batch_size": 64, "trainer.epochs": 10, "head.name": "linear",
+        "transfer.freeze_depth": 0,
+    },
+    "vgg16_100": _NO_NORM | {
+        "backbone.name": "vgg16", "backbone.weights": "default", "head.name": "pretrained_classifier",
+        "optim.name": "adam", "optim.lr": 1e-4, "optim.schedule": "constant", "data.batch_size": 32,
+        "trainer.epochs": 10, "transfer.freeze_depth": 0,
+    },
+    "vgg16_binary": _NO_NORM | {
+        "backbone.name": "vgg16", "backbone.weights": "default", "head.name": "mlp", "head.hidden": [1024],
+        "head.activation": "relu", "loss.name": "binary_cross_entropy", "optim.name": "adam",
+        "optim.schedule": "constant", "augment.name": "shear_zoom_flip", "transfer.method": "fine_tune",
+        "transfer.freeze_depth": 5,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_classic_system_is_exactly_its_recipe(name):
+    composed = flatten(to_plain(compose_experiment(conf_folder() / "experiment" / f"{name}.yaml")))
+    assert {key: composed[key] for key in RECIPES[name]} == RECIPES[name]
+    assert composed["sweep.twin"] == "auto", "from scratch and by transfer"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from graft.config.schema import Config
-from graft.train.statistics import count_statistics, explain_statistics
+from graft.errors import GraftError
+from graft.train.statistics import (
+    check_hardware,
+    check_precision,
+    count_statistics,
+    explain_statistics,
+)
 
 Configure = Callable[..., Config]
 
@@ -40,4 +46,36 @@ def test_random_numbers_are_not_drawn(configure: Configure) -> None:
 
 def test_the_user_is_told() -> None:
     assert explain_statistics(1) == []
-    assert explain_statistics(2)[0].startswith("BatchNorm trains on each of 2 parts of a batch by itself")
+    assert explain_statistics(2)[0].startswith("A batch falls into 2 parts (processes, micro-batches)")
+
+
+def test_parts_count_where_each_draws_at_random(configure: Callable[..., Config]) -> None:
+    plain = {"backbone__name": "cnn2", "trainer__accumulate": 2}
+    assert count_statistics(configure(**plain), channels=1, image_size=16) == 1
+    for chance in (
+        {"augment__name": "flip_crop"},
+        {"head__name": "mlp", "head__dropout": 0.5},
+        {"backbone__name": "efficientnet_b0"},
+    ):
+        channels = 3 if "backbone__name" in chance else 1
+        assert count_statistics(configure(**(plain | chance)), channels=channels, image_size=32) == 2
+
+
+def test_hardware_that_is_not_there_is_named(configure: Callable[..., Config], monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    check_hardware(configure(trainer__accelerator="gpu").trainer)
+    with pytest.raises(
+        GraftError, match=r"Expected 2 GPU for `trainer.accelerator=gpu`, but this machine has 1"
+    ):
+        check_hardware(configure(trainer__accelerator="gpu", trainer__devices=2).trainer)
+    for name in ("SLURM_NTASKS", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(GraftError, match="by srun or torchrun"):
+        check_hardware(configure(trainer__num_nodes=2).trainer)
+
+
+def test_half_precision_needs_an_accelerator(configure: Callable[..., Config], monkeypatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    with pytest.raises(GraftError, match=r"Expected a GPU for `trainer.precision=16-mixed`"):
+        check_precision(configure(trainer__precision="16-mixed").trainer)
+    check_precision(configure(trainer__precision="bf16-mixed").trainer)

@@ -303,7 +303,7 @@ class SweepConfig:
         choices=("auto", "off"),
         keyed=False,
     )
-    workers: int | None = knob(None, "runs side by side; null = one per GPU, else one", low=1, keyed=False)
+    workers: int | None = knob(None, "runs side by side; null = one", low=1, keyed=False)
     dry_run: bool = knob(False, "print the plan and stop", keyed=False)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from torch import Tensor
 
 from graft.config.schema import HeadConfig
 from graft.errors import GraftError
 from graft.model.backbone import Backbone
+from graft.model.tensor_files import current_name
 from graft.model.weights import LoadedWeights
 
 _LINES_SHOWN = 20
 # Classifiers that torchvision's googlenet and inception_v3 use in their own training only.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# What wrappers put before the names of the network that they hold.
+_PREFIXES = ("module.", "model.", "backbone.")
 
 
 def apply_weights(
@@ -36,9 +41,8 @@ def apply_weights(
     own = backbone.network_state_dict()
     if head.name == "pretrained_classifier":
         own |= {name: value for name, value in tail.items() if not name.startswith(last_layer)}
-    given = {
-        name: value for name, value in loaded.state.items() if name in own or not name.startswith(_AUXILIARY)
-    }
+    state = _rename(loaded.state, own.keys() | tail.keys())
+    given = {name: value for name, value in state.items() if name in own or not name.startswith(_AUXILIARY)}
     given |= {name: value for name, value in loaded.head.items() if name in tail}
     child = f"{last_layer.split('.')[0]}."
     is_head = {name: name not in own and (name in tail or name.startswith(child)) for name in given}
@@ -58,6 +62,21 @@ def apply_weights(
             f"(`backbone.allow_partial`): {len(fitting)} of {len(own)} tensors."
         )
     return weights_head, notes
+
+
+def _rename(state: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
+    """Return tensors by the names of the network: without the prefixes of wrappers, and without old names.
+
+    Args:
+        state: Tensors by the names of a file.
+        known: Names of the network; what it calls by such a name or prefix itself is left alone, and so are
+            two networks in one file, whose names would fall together.
+    """
+    for prefix in _PREFIXES * 2:
+        bare = {name.removeprefix(prefix): value for name, value in state.items()}
+        if len(bare) == len(state) and not any(name.startswith(prefix) for name in known):
+            state = bare
+    return {name if name in known else current_name(name): value for name, value in state.items()}
 
 
 def _compare(own: dict[str, Tensor], given: dict[str, Tensor], tables: frozenset[str]) -> list[str]:

@@ -27,10 +27,9 @@ from graft.model.bundle import (
     write_sidecar,
 )
 from graft.model.download import fetch
-from graft.model.tensor_files import current_name, read_pickle, read_safetensors
+from graft.model.tensor_files import read_pickle, read_safetensors
 
 HEAD_PREFIX = "graft_head."
-_PREFIXES = ("module.", "model.", "backbone.")
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -62,7 +61,7 @@ class LoadedWeights:
     """Weights as tensors.
 
     Attributes:
-        state: Tensors by the names of the network.
+        state: Tensors by the names that the file has for them.
         head: The head that a bundle carries, by the names of that head; empty where there is none.
         source: Where they came from.
     """
@@ -132,10 +131,7 @@ def load_weights(source: WeightsSource, backbone_name: str) -> LoadedWeights:
         name.removeprefix(HEAD_PREFIX): value for name, value in state.items() if name.startswith(HEAD_PREFIX)
     }
     body = {name: value for name, value in state.items() if not name.startswith(HEAD_PREFIX)}
-    for prefix in _PREFIXES * 2:
-        if all(name.startswith(prefix) for name in body):
-            body = {name.removeprefix(prefix): value for name, value in body.items()}
-    return LoadedWeights({current_name(name): value for name, value in body.items()}, head, source)
+    return LoadedWeights(body, head, source)
 
 
 def write_bundle(

@@ -14,6 +14,9 @@ from typing import Any, Self
 from graft.config.names import PRETRAINED, ROW_BACKBONES, STAGES
 from graft.config.schema import AugmentConfig, Config, DataConfig, HeadConfig, LossConfig, OptimConfig
 
+#: Heads that are not linear, and train alike under ``linear_probe`` and ``fine_tune`` at depth 5.
+_OTHER_HEADS = ("mlp", "cosine")
+
 
 class _CanonicalText:
     """Dataclass fields as ``key=value`` words, and back."""
@@ -84,9 +87,10 @@ class Arm(_CanonicalText):
 def normalise(config: Config, *, grid: bool = False) -> Config:
     """Return the one spelling of a configuration that means the same.
 
-    ``fine_tune`` at depth 5 with a linear head *is* ``linear_probe``. In a grid the depth axis applies to
-    pretrained arms only, so from scratch loses its depth there, and a head that starts from the weights; the
-    linear probe gets its own depth, and random features that freeze nothing are from scratch.
+    ``fine_tune`` at depth 5 with a linear head *is* ``linear_probe``; with an ``mlp`` or ``cosine``
+    head, which trains alike under both, both are ``fine_tune``. In a grid the depth axis
+    applies to pretrained arms only: from scratch loses its depth and a head from the weights;
+    the linear probe gets its own depth, and random features that freeze nothing are from scratch.
 
     Args:
         config: A valid configuration, or one cell of a grid.
@@ -104,6 +108,8 @@ def normalise(config: Config, *, grid: bool = False) -> Config:
         transfer = replace(transfer, freeze_depth=STAGES)
     if transfer.method == "fine_tune" and transfer.freeze_depth == STAGES and config.head.name == "linear":
         transfer = replace(transfer, method="linear_probe")
+    if transfer.method == "linear_probe" and transfer.freeze_depth == STAGES and head.name in _OTHER_HEADS:
+        transfer = replace(transfer, method="fine_tune")
     return replace(config, transfer=transfer, head=head)
 
 

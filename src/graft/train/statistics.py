@@ -3,36 +3,69 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from graft.config.schema import Config, TrainerConfig
+from graft.errors import GraftError
 from graft.model.backbone import build_backbone, build_network
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_CHANCE = (nn.modules.dropout._DropoutNd, StochasticDepth)
 
 
 def count_statistics(config: Config, *, channels: int, image_size: int) -> int:
-    """Return into how many parts the effective batch falls for BatchNorm, 1 where none trains.
+    """Return into how many parts the effective batch falls, 1 where that does not change the result.
 
-    A BatchNorm that trains takes the mean and variance of the images that go through it at once. Those are
-    the images of one process (on GPUs of all: SyncBatchNorm) and one micro-batch; so their number changes the
-    result.
+    A BatchNorm that trains takes the mean and variance of the images that go through it at once: those of one
+    process (on GPUs of all: SyncBatchNorm) and one micro-batch. Augmentation and dropout draw for each of
+    them by itself.
 
     Args:
         config: A valid configuration.
         channels: Channels of the preprocessed images.
         image_size: Side of the preprocessed images, in px.
     """
-    trainer = config.trainer
-    processes = 1 if runs_on_gpu(trainer) else trainer.devices * trainer.num_nodes
-    parts = processes * trainer.accumulate
-    if parts == 1:
+    trainer, chosen = config.trainer, config.backbone
+    processes = trainer.devices * trainer.num_nodes
+    if processes * trainer.accumulate == 1:
         return 1
-    chosen = config.backbone
-    stages = _stages_with_batch_norm(chosen.name, image_size, channels, chosen.hidden_size, chosen.layers)
-    return parts if any(stages[config.transfer.freeze_depth :]) else 1
+    stages = _describe_stages(chosen.name, image_size, channels, chosen.hidden_size, chosen.layers)
+    trained = stages[config.transfer.freeze_depth :]
+    if _draws_chance(config) or any(chance for _, chance in trained):
+        return processes * trainer.accumulate
+    if any(norm for norm, _ in trained):
+        return (1 if runs_on_gpu(trainer) else processes) * trainer.accumulate
+    return 1
+
+
+def _draws_chance(config: Config) -> bool:
+    """Say whether training draws at random outside the backbone."""
+    head = config.head
+    kept_dropout = head.name == "pretrained_classifier"  # the classifiers of VGG and others have dropout
+    return config.augment.name != "none" or kept_dropout or (head.name == "mlp" and head.dropout > 0)
+
+
+def check_hardware(trainer: TrainerConfig) -> None:
+    """Refuse hardware that is not there, before Lightning stumbles over it.
+
+    Raises:
+        GraftError: GPUs are asked for where there are too few, or several machines without a launcher.
+    """
+    gpus = torch.cuda.device_count()
+    if trainer.accelerator == "gpu" and gpus < trainer.devices:
+        raise GraftError(
+            f"Expected {trainer.devices} GPU for `trainer.accelerator=gpu`, but this machine has {gpus}. "
+            "Use `trainer.accelerator=auto` or `cpu`, or fewer `trainer.devices`."
+        )
+    if trainer.num_nodes > 1 and not {"SLURM_NTASKS", "LOCAL_RANK"} & os.environ.keys():
+        raise GraftError(
+            f"Expected `trainer.num_nodes={trainer.num_nodes}` to be started on every machine by srun or "
+            "torchrun, but it was started by hand. On one machine use `trainer.devices`."
+        )
 
 
 def runs_on_gpu(trainer: TrainerConfig) -> bool:
@@ -40,22 +73,38 @@ def runs_on_gpu(trainer: TrainerConfig) -> bool:
     return trainer.accelerator != "cpu" and torch.cuda.is_available()
 
 
+def check_precision(trainer: TrainerConfig) -> None:
+    """Refuse half precision where there is no accelerator: it would silently become bf16.
+
+    Raises:
+        GraftError: ``trainer.precision=16-mixed`` on a machine without one.
+    """
+    if (
+        trainer.precision == "16-mixed"
+        and torch.accelerator.current_accelerator(check_available=True) is None
+    ):
+        raise GraftError(
+            "Expected a GPU for `trainer.precision=16-mixed`, but torch finds none here. On a CPU use 32 or "
+            "bf16-mixed."
+        )
+
+
 def explain_statistics(parts: int) -> list[str]:
     """Return what the user should know of batches in several parts, one line or none."""
     if parts == 1:
         return []
     line = (
-        f"BatchNorm trains on each of {parts} parts of a batch by itself (processes on the CPU, "
-        "micro-batches): the result differs from that of one part, and the number of parts is in the run key."
+        f"A batch falls into {parts} parts (processes, micro-batches), each with BatchNorm statistics or "
+        "random draws of its own: the result differs from that of one part, and the run key holds their number."
     )
     return [line]
 
 
 @functools.lru_cache(maxsize=64)
-def _stages_with_batch_norm(
+def _describe_stages(
     name: str, image_size: int, channels: int, hidden_size: int, layers: int
-) -> tuple[bool, ...]:
-    """Say for each stage of a backbone whether it has a BatchNorm."""
+) -> tuple[tuple[bool, bool], ...]:
+    """Say for each stage of a backbone whether it has a BatchNorm, and whether it drops at random."""
     with torch.random.fork_rng():
         network = build_network(
             name,
@@ -66,4 +115,10 @@ def _stages_with_batch_norm(
             layers=layers,
         )
         backbone = build_backbone(network, name, image_size, channels)
-    return tuple(any(isinstance(part, _BATCH_NORMS) for part in stage.modules()) for stage in backbone.stages)
+    return tuple(
+        (
+            any(isinstance(part, _BATCH_NORMS) for part in stage.modules()),
+            any(isinstance(part, _CHANCE) and part.p > 0 for part in stage.modules()),
+        )
+        for stage in backbone.stages
+    )
