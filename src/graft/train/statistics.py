@@ -95,7 +95,7 @@ def explain_statistics(parts: int) -> list[str]:
         return []
     line = (
         f"A batch falls into {parts} parts (processes, micro-batches), each with BatchNorm statistics or "
-        "random draws of its own: the result differs from that of one part, and the run key holds their number."
+        "random draws of its own: the result differs from that of one part, and their number is in the key."
     )
     return [line]
 
