@@ -126,7 +126,7 @@ def test_two_processes_in_a_sweep_with_batch_norm(tmp_path: Path, describe: Call
     assert main(command(tmp_path, words)) == 0
     store, record = only_run(tmp_path)
     assert record.status == "finished"
-    assert "BatchNorm trains on each of 2 parts of a batch" in record.notes["notes"]
+    assert "A batch falls into 2 parts (processes, micro-batches)" in record.notes["notes"]
     one, two = describe(tmp_path, "small_cnn", 1), describe(tmp_path, "small_cnn", 2)
     for config in (one, two):
         config.trainer.min_steps = 9
