@@ -74,18 +74,23 @@ def _say(console: Console, comparison: Comparison) -> None:
 
 
 def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
-    """Draw the confusion matrix of every chosen trial, summed over its replicates; none is drawn twice."""
+    """Draw the confusion matrix of every chosen trial, summed over its replicates; none is drawn twice.
+
+    Runs of different conditions are never summed: their classes and images are others.
+    """
     from graft.compare.canvas import render_figure
     from graft.compare.confusion import draw_confusion
     from graft.compare.naming import name_budget
     from graft.track.reader import sum_confusions
 
     by_id = {record.run_id: record for record in comparison.records}
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for run_id in comparison.chosen:
-        grouped.setdefault((by_id[run_id].arm.label, by_id[run_id].labels), []).append(run_id)
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for section in comparison.sections:
+        for run_id in section.chosen:
+            key = (section.condition, by_id[run_id].arm.label, by_id[run_id].labels)
+            grouped.setdefault(key, []).append(run_id)
     stale = set(folder.glob("confusion-*.png"))
-    for (label, labels), run_ids in grouped.items():
+    for (_, label, labels), run_ids in grouped.items():
         words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
         runs = hashlib.sha256("".join(sorted(run_ids)).encode()).hexdigest()[:6]
         path = folder / f"confusion-{words}-{runs}.png"

@@ -64,9 +64,7 @@ def test_parts_count_where_each_draws_at_random(configure: Callable[..., Config]
 def test_hardware_that_is_not_there_is_named(configure: Callable[..., Config], monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_hardware(configure(trainer__accelerator="gpu").trainer)
-    with pytest.raises(
-        GraftError, match=r"Expected 2 GPU for `trainer.accelerator=gpu`, but this machine has 1"
-    ):
+    with pytest.raises(GraftError, match="2 of them, but this machine has 1"):
         check_hardware(configure(trainer__accelerator="gpu", trainer__devices=2).trainer)
     for name in ("SLURM_NTASKS", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

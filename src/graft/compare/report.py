@@ -149,7 +149,7 @@ def render_table(comparison: Comparison) -> list[Table]:
             table.add_column(f"test {metric.replace('_', ' ')}", justify="right", no_wrap=True)
             table.add_column("points to twin" if in_points else "to twin", justify="right", no_wrap=True)
             table.add_column("verdict", min_width=11)
-            table.add_column("training", justify="right", no_wrap=True)
+            table.add_column("train", justify="right", no_wrap=True)
             for row in budget.rows:
                 arm, test, gain, verdict, _, _, seconds, _ = _write_row(row, metric)
                 table.add_row(

@@ -226,6 +226,8 @@ def _check_optim(config: Config) -> Iterator[_Together]:
             "Expected `optim.name=sgd` and `optim.momentum` above 0 with `optim.nesterov=true`, "
             f"but got {optim.name} and {optim.momentum:g}.",
         )
+    if optim.lr == 0:
+        yield "Expected `optim.lr` above 0, but got 0: nothing would train."
     if optim.gradient_clip == 0:
         yield _Together(
             ("optim.gradient_clip",),

@@ -52,6 +52,7 @@ def apply_weights(
     fitting = {name: value for name, value in body.items() if name in own and own[name].shape == value.shape}
     if lines and not (allow_partial and fitting):
         raise GraftError(_describe(loaded, lines, bool(fitting)))
+    _refuse_non_finite(loaded, fitting | weights_head)
     backbone.load_network_state_dict(fitting)
     notes = list(loaded.source.notes) + _describe_head(
         weights_head or {n: given[n] for n in given if is_head[n]}, head
@@ -97,6 +98,16 @@ def _compare(own: dict[str, Tensor], given: dict[str, Tensor], tables: frozenset
             if name in given and own[name].shape != given[name].shape
         ]
     )
+
+
+def _refuse_non_finite(loaded: LoadedWeights, state: dict[str, Tensor]) -> None:
+    """Refuse weights that no training could have meant: they would look like a diverged run."""
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise GraftError(
+                f"Expected finite numbers in the weights {loaded.source.name!r}, but {name!r} holds nan or "
+                "inf: the file is damaged, or its training diverged."
+            )
 
 
 def _describe(loaded: LoadedWeights, lines: list[str], something_fits: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from graft.sweep.grid import Cell, compose_cells
 from graft.sweep.planner import Plan, make_plan, normalise_cells
 from graft.sweep.pool import Pool
 from graft.sweep.show import SweepProgress, show_failures, show_plan
-from graft.sweep.worker import Outcome, share_of_threads
+from graft.sweep.worker import Outcome, leave, share_of_threads
 
 if TYPE_CHECKING:
     from graft.track.store import Store
@@ -124,9 +125,10 @@ class GraftSweeper(Sweeper):
         if config.sweep.dry_run:
             return None
         parent = start_sweep(store, config.tracking.experiment, plan.specs, _command())
+        signal.signal(signal.SIGTERM, leave)
         try:
             outcomes = self._launch(plan, config, parent.run_id, console)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             parent.end("killed", "interrupted")
             raise
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]

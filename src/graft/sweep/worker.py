@@ -103,7 +103,7 @@ def serve(pipe: Connection, threads: int, logs: Path) -> None:
         logs: Folder for what runs print.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer; it then ends its workers
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     logs.mkdir(parents=True, exist_ok=True)
     import torch
@@ -133,7 +133,7 @@ def _forget(*, first: bool) -> None:
         gc.freeze()
 
 
-def _leave(*_: object) -> NoReturn:
+def leave(*_: object) -> NoReturn:
     """End the process so that what it was doing is closed as killed."""
     sys.exit(128 + signal.SIGTERM)
 
@@ -237,7 +237,7 @@ def _write(path: Path, text: str) -> None:
 def _main(job_file: Path) -> int:
     """Be one process of a run on several devices; the first one says how it went."""
     first = int(os.environ["LOCAL_RANK"]) == 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, leave)
 
     def progress(done: int, total: int) -> None:
         _write(job_file.with_suffix(".progress"), f"{done} {total}")

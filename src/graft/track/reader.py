@@ -21,6 +21,8 @@ from graft.track.store import Store
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+#: The experiment that MLflow makes by itself, and graft never uses.
+_BUILT_IN = "Default"
 _PAGE = 1000
 _RUN = "tags.`graft.kind` = 'run'"
 _SWEEP = "tags.`graft.kind` = 'sweep'"
@@ -91,7 +93,7 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
         sweeps = list(_search(store, [by_name[name]], _SWEEP))
         own = {run.info.run_id for run in _search(store, [by_name[name]], _RUN)}
     else:
-        sweeps = _find_parent(store, name, sorted(by_name))
+        sweeps = _find_parent(store, name, sorted(set(by_name) - {_BUILT_IN}))
         own = set()
     keys = {key for sweep in sweeps for key in _plan(store, sweep)}
     records = [
