@@ -227,7 +227,7 @@ def _check_optim(config: Config) -> Iterator[_Together]:
             f"but got {optim.name} and {optim.momentum:g}.",
         )
     if optim.lr == 0:
-        yield "Expected `optim.lr` above 0, but got 0: nothing would train."
+        yield _Together(("optim.lr",), "Expected `optim.lr` above 0, but got 0: nothing would train.")
     if optim.gradient_clip == 0:
         yield _Together(
             ("optim.gradient_clip",),

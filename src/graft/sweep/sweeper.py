@@ -125,12 +125,14 @@ class GraftSweeper(Sweeper):
         if config.sweep.dry_run:
             return None
         parent = start_sweep(store, config.tracking.experiment, plan.specs, _command())
-        signal.signal(signal.SIGTERM, leave)
+        before = signal.signal(signal.SIGTERM, leave)
         try:
             outcomes = self._launch(plan, config, parent.run_id, console)
         except (KeyboardInterrupt, SystemExit):
             parent.end("killed", "interrupted")
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
         if not failed:
             parent.end("finished")

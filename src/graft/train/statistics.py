@@ -58,7 +58,8 @@ def check_hardware(trainer: TrainerConfig) -> None:
     gpus = torch.cuda.device_count()
     if trainer.accelerator == "gpu" and gpus < trainer.devices:
         raise GraftError(
-            f"Expected GPUs for `trainer.accelerator=gpu`, {trainer.devices} of them, but this machine has {gpus}. "
+            f"Expected GPUs for `trainer.accelerator=gpu`, {trainer.devices} of them, but this machine has "
+            f"{gpus}. "
             "Use `trainer.accelerator=auto` or `cpu`, or fewer `trainer.devices`."
         )
     if trainer.num_nodes > 1 and not {"SLURM_NTASKS", "LOCAL_RANK"} & os.environ.keys():
