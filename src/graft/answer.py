@@ -115,13 +115,17 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
     from graft.track.reader import read_worst_errors
 
     by_id = {record.run_id: record for record in comparison.records}
+    folder = root / "reports" / comparison.experiment / "figures"
     for section in comparison.sections:
         budget = section.budgets[-1]
         headline = next((row for row in budget.rows if row.headline), None)
         runs = [by_id[run_id] for run_id in section.chosen]
         mine = [run for run in runs if headline and (run.arm, run.labels) == (headline.arm, budget.labels)]
-        if not mine:
+        path = folder / f"worst-errors-{section.condition[:6]}-{mine[0].run_id[:6]}.png" if mine else None
+        if path is None or path.exists():
             continue
+        for stale in folder.glob(f"worst-errors-{section.condition[:6]}-*.png"):
+            stale.unlink()
         try:
             plain, errors = read_worst_errors(store, mine[0].run_id)
             plain["paths"]["root"], plain["data"]["download"] = str(root), False
@@ -135,13 +139,6 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
             captions = [_say_error(error, images.class_names) for error in errors]
             title = f"Surest errors: {mine[0].arm.label}, {name_budget(budget.labels)}"
             figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
-            path = (
-                root
-                / "reports"
-                / comparison.experiment
-                / "figures"
-                / f"worst-errors-{section.condition[:6]}.png"
-            )
             path.write_bytes(render_figure(figure, "png"))
 
 
