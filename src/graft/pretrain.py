@@ -46,15 +46,15 @@ def make_bundle(config: Config, console: Console) -> None:
     config = replace(config, checkpoint=replace(config.checkpoint, keep="all"))
     root = Path(config.paths.root).resolve()
     name = config.bundle.name or f"{config.data.name}-{config.backbone.name}"
-    store = open_store(config.tracking.uri, root)
+    folder = bundle_folder(root, name)
     with show_progress(console, "reading images") as progress:
         spec = specify(config, gather_facts(config, progress))
-    run_id = finished_runs(store).get(spec.key)
-    folder = bundle_folder(root, name)
-    kept = checkpoint_folder(root, spec.key) / "weights.safetensors"
-    if run_id is not None and _made_by(folder) == spec.key:
+    if _made_by(folder) == spec.key:
         console.print(f"The bundle {name!r} is there already: {folder}")
         return
+    store = open_store(config.tracking.uri, root)
+    run_id = finished_runs(store).get(spec.key)
+    kept = checkpoint_folder(root, spec.key) / "weights.safetensors"
     if run_id is None or not kept.exists():
         console.print(f"Pretraining {config.backbone.name} on {config.data.name} for the bundle {name!r}.")
         with show_progress(console, "decoding images") as progress:
