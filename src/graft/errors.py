@@ -22,6 +22,27 @@ class DivergedError(RunFailedError):
     """The loss of a run became NaN or infinite; trying again would give the same."""
 
 
+class RunInterrupted(BaseException):
+    """A run that was asked to stop, and has written down where it was. The same command goes on from there.
+
+    Args:
+        signum: The signal that asked.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by signal {signum}")
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """What the shell expects of a process that a signal ended."""
+        return 128 + self.signum
+
+
+class StoreAwayError(RunFailedError):
+    """The tracking store does not answer at the moment; trying again later may work."""
+
+
 def nearest_first(name: str, choices: Iterable[str]) -> list[str]:
     """Sort ``choices`` by likeness to ``name``, the likeliest first.
 
