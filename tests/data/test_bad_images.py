@@ -11,7 +11,7 @@ from PIL import Image
 
 from graft.config.schema import DataConfig
 from graft.data.catalog import open_images
-from graft.data.decode import decode_image, read_is_gray
+from graft.data.decode import decode_image, read_content
 from graft.data.image_set import ImageSet
 from graft.data.pixels import prepare_pixels
 from graft.data.preprocessing import Preprocessing
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(
             content[rng.integers(0, len(content))] = rng.integers(0, 256)
         path.write_bytes(bytes(content))
         try:
-            read_is_gray(path)
+            read_content(path)
             pixels = decode_image(path)
         except GraftError as error:
             complaints.append(str(error))
@@ -96,10 +96,10 @@ def test_a_truncated_image_stops_before_training_and_is_named(tmp_path: Path) ->
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder(tmp_path / "images")
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(GraftError, match=r"0\.png to be a whole image.*Permission denied"):
         open_folder(root, tmp_path / "cache")
 

@@ -115,7 +115,7 @@ def test_files_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     first = open_folder(root, cache, lambda done, total: seen.append((done, total)))
     assert seen == [(4, 4)]
     with monkeypatch.context() as patch:
-        patch.setattr("graft.data.folder.read_is_gray", lambda path: pytest.fail(f"opened {path}"))
+        patch.setattr("graft.data.folder.read_content", lambda path: pytest.fail(f"opened {path}"))
         assert open_folder(root, cache).digest == first.digest
     (index,) = (cache / "folders").iterdir()
     for damaged in ("", "[]", "{", '{"cat/0.png": {}}', '{"cat/0.png": 3}'):

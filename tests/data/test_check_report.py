@@ -20,7 +20,7 @@ from graft.data.image_set import TEST, TRAIN
 from graft.data.preprocessing import Preprocessing
 from graft.errors import GraftError
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -32,10 +32,17 @@ class Page(HTMLParser):
         self.tags: Counter[str] = Counter()
         self.links: list[str] = []
         self.words: list[str] = []
+        self.names: list[str] = []
+        self.anchors: list[str] = []
+        self.headings: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
-        self.links += [str(value) for name, value in attributes if name in ("src", "href")]
+        found = {name: str(value) for name, value in attributes}
+        self.links += [found[name] for name in ("src", "href") if name in found]
+        self.names += [found[name] for name in ("alt", "aria-label") if name in found]
+        self.anchors += [found[name] for name in ("id",) if name in found]
+        self.headings += [tag] if tag in ("h1", "h2", "h3") else []
         if tag not in VOID:
             self.open.append(tag)
 
@@ -57,7 +64,7 @@ def report() -> CheckReport:
     names = ["train/a/<b>.png", "test/a/1.png", "train/a/cut.png", *(f"train/a/{n}.png" for n in range(30))]
     items = tuple(Item(name, TEST if name.startswith("test") else TRAIN, "a & b") for name in names)
     findings = [
-        find("near_leak", "A pair: <b>.", names[:2], leave_out=names[:1]),
+        find("near_leak", "A pair: <b>.", names[:3], leave_out=names[:1]),
         find("unreadable_image", "Cut.", [names[2]], leave_out=[names[2]]),
         find("duplicates", "Many.", names[3:]),
         *(find("similar_names", f"Like {n}.", [f"x{n}", f"X{n}"]) for n in range(SHOWN_FINDINGS + 5)),
@@ -82,8 +89,15 @@ def test_the_page_stands_alone(tmp_path: Path, report: CheckReport) -> None:
     page.feed(path.read_text())
     assert page.open == []
     assert page.tags["img"] == 2 + SHOWN_IMAGES
-    assert all(link.startswith("data:image/webp;base64,") for link in page.links)
-    text = " ".join(page.words)
+    inside = [link.removeprefix("#") for link in page.links if link.startswith("#")]
+    assert set(inside) == {finding.kind for finding in report.findings}
+    assert set(inside) <= set(page.anchors)
+    images = [link for link in page.links if not link.startswith("#")]
+    assert all(link.startswith("data:image/webp;base64,") for link in images)
+    assert "train/a/<b>.png, labelled a & b" in page.names
+    assert page.headings == ["h1", *["h2"] * (len(inside) + 1)]
+    assert (page.tags["main"], page.tags["nav"]) == (1, 1)
+    text = " ".join("".join(page.words).split())
     assert "http" not in path.read_text()
     assert "train/a/<b>.png" in text
     assert "no picture" in text

@@ -51,6 +51,33 @@ def test_json_is_a_list_of_findings(root: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
+def test_all_faults_of_a_table_at_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = root.parent / "list.csv"
+    lines = [f"train/{name}/{number}.png,{name}" for name in "ab" for number in range(6)]
+    lines[1], lines[4] = "gone.png,a", "train/a/4.png,"
+    table.write_text("\n".join(["path,label", *lines]))
+    words = ["check", "data=table", f"data.table={table}", f"data.root={root}", "data.image_size=32"]
+    words.append(f"paths.root={root.parent / 'runs'}")
+    assert main(words) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Row 3: 'gone.png' does not exist under" in out
+    assert "Row 6: the label is empty. Fill it in, or remove the row." in out
+    assert "10 images in" in out
+    assert "2 errors," in out
+    table.write_text("file,class\n")
+    assert main(words) == 2
+    assert "lacks path and label. It has: 'file', 'class'" in capsys.readouterr().err
+
+
+def test_the_home_folder(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell writes the home folder for a ~ inside a word, and people type it there."""
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert main(["check", "data=folder", "data.root=~/mine", "paths.root=~/runs", "data.image_size=32"]) == 0
+    assert f"{root.parent}/runs/reports/check-mine/index.html" in capsys.readouterr().out
+
+
 def test_mistakes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(root / "gone") == 2
     assert "does not exist" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 
 from graft.config.schema import AugmentConfig
-from graft.data.datamodule import Batch, ImageDataModule
+from graft.data.batches import Batch
+from graft.data.datamodule import ImageDataModule
 from graft.data.preprocessing import Preprocessing
 from graft.data.schedule import BatchSchedule
 from graft.data.splits import Split

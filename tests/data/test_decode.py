@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from graft.data.decode import decode_image, read_is_gray
+from graft.data.decode import decode_image, read_content
 from graft.errors import GraftError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
@@ -34,6 +34,20 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert np.array_equal(decode_image(path), np.rot90(RAMP[:2], -1))
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_orientation_is_as_pillow_turns_it(suffix: str, mode: str, tmp_path: Path) -> None:
+    picture = Image.fromarray(RAMP).resize((7, 4)).convert(mode)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.{suffix}"
+        picture.save(path, exif=exif)
+        with Image.open(path) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened))
+        assert np.array_equal(decode_image(path), expected.reshape(*expected.shape[:2], -1))
+
+
 def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
     rgba = np.dstack([RAMP, np.full((4, 4), 255, dtype=np.uint8)])
     rgba[0, 0] = (10, 20, 30, 0)
@@ -41,7 +55,7 @@ def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
     assert pixels[0, 0].tolist() == [255, 255, 255]
     assert np.array_equal(pixels[1:], RAMP[1:])
     gray = saved(tmp_path / "la.png", Image.fromarray(rgba).convert("LA"))
-    assert read_is_gray(gray)
+    assert read_content(gray)[1]
     assert decode_image(gray).shape == (4, 4, 1)
     assert decode_image(gray)[0, 0, 0] == 255
 
@@ -65,7 +79,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
 def test_gray_of_1_8_and_16_bits(tmp_path: Path) -> None:
     wide = np.array([[0, 128, 257], [32896, 65407, 65535]], dtype=np.uint16)
     path = saved(tmp_path / "x.png", Image.fromarray(wide))
-    assert read_is_gray(path)
+    assert read_content(path) == (path.read_bytes(), True)
     assert decode_image(path)[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
     bits = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     assert decode_image(saved(tmp_path / "b.png", bits))[0, :, 0].tolist() == [0, 255]
@@ -111,7 +125,7 @@ def test_missing_and_empty(tmp_path: Path) -> None:
         decode_image(tmp_path / "gone.png")
     (tmp_path / "empty.png").write_bytes(b"")
     with pytest.raises(GraftError, match="is empty"):
-        read_is_gray(tmp_path / "empty.png")
+        read_content(tmp_path / "empty.png")
 
 
 def test_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from graft.data import pixels as pixels_module
+from graft.data.decode import FileReader
 from graft.data.image_set import ImageSet, SourceFacts, UInt8Array
 from graft.data.pixels import hash_geometry, prepare_pixels
 from graft.data.preprocessing import Preprocessing
@@ -79,6 +81,32 @@ def test_threads_decode_the_same_in_the_same_order(tmp_path: Path, monkeypatch: 
     with pytest.raises(GraftError, match="image 40 is broken"):
         prepare_pixels(replace(images, read=fail, digest="e" * 64), COLOUR, tmp_path)
     assert {file.suffix for file in (tmp_path / "pixels").iterdir()} <= {".lock"}
+
+
+def test_processes_decode_the_same_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files, a large one that is not handed over, and gray among colour."""
+    rng, files = np.random.default_rng(0), []
+    for index in range(40):
+        side, shape = (700 if index == 20 else int(rng.integers(5, 40))), (3,) if index % 3 else ()
+        files.append(tmp_path / f"{index}.{'png' if index % 2 else 'jpg'}")
+        Image.fromarray(rng.integers(0, 256, (side, side, *shape), dtype=np.uint8)).save(files[-1])
+    images = replace(make_set(40)[0], read=FileReader(tuple(files)))
+    one = np.array(prepare_pixels(images, COLOUR, tmp_path / "one"))
+    monkeypatch.setattr(pixels_module, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(pixels_module, "_count_cores", lambda: 2)
+    filters = list(warnings.filters)
+    started: list[int] = []
+    start = pixels_module.start_decoders
+    monkeypatch.setattr(pixels_module, "start_decoders", lambda count: started.append(count) or start(count))
+    progress: list[tuple[int, int]] = []
+    two = prepare_pixels(images, COLOUR, tmp_path / "two", lambda *seen: progress.append(seen))
+    assert np.array_equal(two, one)
+    assert (started, progress) == ([2], [(40, 40)])
+    assert warnings.filters == filters
+    files[33].write_bytes(b"no image")
+    with pytest.raises(GraftError, match=r"33\.png to be an image, but it is not one"):
+        prepare_pixels(images, COLOUR, tmp_path / "three")
+    assert {file.suffix for file in (tmp_path / "three" / "pixels").iterdir()} <= {".lock"}
 
 
 def test_name_holds_all_that_changes_pixels() -> None:

@@ -260,7 +260,7 @@ def test_files_are_hashed_once_also_where_two_sets_share_a_root(
     for name in names:
         make(name, tmp_path, monkeypatch)
     digests = [open_set(name, tmp_path, tmp_path / "cache").digest for name in names]
-    monkeypatch.setattr("graft.data.folder.read_is_gray", lambda path: pytest.fail(f"opened {path}"))
+    monkeypatch.setattr("graft.data.folder.read_content", lambda path: pytest.fail(f"opened {path}"))
     assert [open_set(name, tmp_path, tmp_path / "cache").digest for name in names] == digests
 
 

@@ -22,11 +22,11 @@ from graft.data.check_rules import (
 )
 from graft.data.check_walk import Item, Listing, list_folder
 from graft.data.decode import decode_image
-from graft.data.findings import ERROR, SEVERITIES, Finding, sort_findings
+from graft.data.findings import ERROR, SEVERITIES, Finding, list_findings, sort_findings
 from graft.data.image_set import NO_SPLIT, ImageSet, Progress, UInt8Array
 from graft.data.measure import Measurements, measure_files, measure_images
 from graft.data.preprocessing import Preprocessing
-from graft.data.table import Row, read_rows
+from graft.data.table_rows import Sheet, read_sheet
 from graft.errors import GraftError
 
 Expect = Callable[[int], Preprocessing]
@@ -124,14 +124,14 @@ def check_source(
 
 
 def _measure_folder(config: DataConfig, cache_root: Path, listen: Listen) -> _Measured:
-    root = _find_root(config)
+    root = find_root(config)
     listing = list_folder(root)
     return _measure_listing(root.name, root, listing, cache_root, listen)
 
 
 def _measure_table(config: DataConfig, cache_root: Path, listen: Listen) -> _Measured:
-    root, table = _find_root(config), Path(config.table or "").expanduser()
-    listing = list_rows(read_rows(table, root))
+    root, table = find_root(config), Path(config.table or "").expanduser()
+    listing = list_sheet(read_sheet(table, root))
     return _measure_listing(table.stem, root, listing, cache_root, listen)
 
 
@@ -161,13 +161,12 @@ def list_images(images: ImageSet) -> Listing:
     return Listing(items, dict.fromkeys(sorted(set(splits)), images.class_names))
 
 
-def list_rows(rows: Sequence[Row]) -> Listing:
-    """List the rows of a table as `list_folder` lists a folder."""
-    items = tuple(Item(row.item_id, NO_SPLIT if row.split is None else row.split, row.label) for row in rows)
-    classes: dict[int, dict[str, None]] = {}
-    for item in sorted(items, key=lambda item: item.label):
-        classes.setdefault(item.split, {})[item.label] = None
-    return Listing(items, {split: tuple(classes[split]) for split in sorted(classes)})
+def list_sheet(sheet: Sheet) -> Listing:
+    """List the rows of a table as `list_folder` lists a folder; rows that cannot be used are findings."""
+    items = tuple(
+        Item(row.item_id, NO_SPLIT if row.split is None else row.split, row.label) for row in sheet.rows
+    )
+    return Listing(items, sheet.classes, sheet.findings)
 
 
 def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str]:
@@ -184,25 +183,19 @@ def choose_left_out(findings: Sequence[Finding], on_error: str) -> frozenset[str
     errors = [finding for finding in findings if finding.severity == ERROR]
     stopping = [finding for finding in errors if on_error == "stop" or not finding.leave_out]
     if stopping:
-        listed = "\n".join(f"  - {finding.message} {finding.advice}" for finding in stopping[:_LISTED])
-        more = f"\n  ... and {len(stopping) - _LISTED:,} more" if len(stopping) > _LISTED else ""
         way_out = (
             "They can be left out: data.on_error=skip, or quarantine-list, which writes their list too."
             if all(finding.leave_out for finding in errors)
             else "Leaving images out does not help here."
         )
         raise GraftError(
-            f"Expected images without errors, but found {len(stopping):,}:\n{listed}{more}\n"
+            f"Expected images without errors, but found {list_findings(stopping)}\n"
             f"`graft check` shows them. {way_out}"
         )
     return frozenset(name for finding in errors for name in finding.leave_out)
 
 
-_LISTED = 10
-"""Errors that a message lists."""
-
-
-def _find_root(config: DataConfig) -> Path:
+def find_root(config: DataConfig) -> Path:
     """Return the folder of a source of files; a table's paths start where it lies unless told otherwise."""
     if config.root is None and config.table is None:
         raise GraftError("Expected `data.root` to be the folder that holds your images, but got nothing.")

@@ -86,13 +86,16 @@ def check_copies(items: Sequence[Item], copies: Int64Array) -> Iterator[Finding]
         labels = sorted({item.label for item in ours})
         splits = _say_splits(ours)
         if len(labels) > 1:
-            words = f"The same pixels are labelled {' and '.join(map(repr, labels))}."
+            pair = _choose_unlike(ours, "label")
+            words = f"The same pixels are labelled {' and '.join(map(repr, labels))}: {_say_pair(pair)}."
             yield find("contradictory_labels", words, names, leave_out=names)
         if len(splits) > 1:
-            words = f"The same pixels are in {' and '.join(splits)}."
+            pair = _choose_unlike(ours, "split")
+            words = f"The same pixels are in {' and '.join(splits)}: {_say_pair(pair)}."
             yield find("leak", words, names, leave_out=_leave_evaluation(ours))
         elif len(labels) == 1:
-            words = f"{len(ours)} images of class {labels[0]!r} have the same pixels."
+            said = _say_pair((ours[0], ours[1]))
+            words = f"{len(ours)} images of class {labels[0]!r} have the same pixels: {said}{_more(ours)}."
             yield find("duplicates", words, names)
 
 
@@ -118,7 +121,7 @@ def check_likenesses(items: Sequence[Item], copies: Int64Array, pairs: Int64Arra
         elif len(splits) == 1:
             pair = (items[links[0][0]], items[links[0][1]])
             said = f"{len(ours)} images of class {labels[0]!r}"
-            words = f"{said} show nearly the same: {_say_pair(pair)}."
+            words = f"{said} show nearly the same: {_say_pair(pair)}{_more(ours)}."
             yield find("near_duplicates", words, _put_first(pair, ours))
 
 
@@ -129,6 +132,17 @@ def _choose_pair(
     pairs = [(items[first], items[second]) for first, second in links]
     unlike = (pair for pair in pairs if getattr(pair[0], differing) != getattr(pair[1], differing))
     return next(unlike, pairs[0])
+
+
+def _choose_unlike(items: Sequence[Item], differing: str) -> tuple[Item, Item]:
+    """Return the first item, and the first that differs from it in ``split`` or ``label``."""
+    own = getattr(items[0], differing)
+    return items[0], next(item for item in items if getattr(item, differing) != own)
+
+
+def _more(items: Sequence[Item]) -> str:
+    """Say that a pair is not all."""
+    return ", ..." if len(items) > 2 else ""
 
 
 def _put_first(pair: tuple[Item, Item], ours: Sequence[Item]) -> list[str]:
@@ -161,9 +175,14 @@ def _leave_evaluation(items: Sequence[Item]) -> list[str]:
 
 
 def _say_pair(pair: tuple[Item, Item]) -> str:
-    return " and ".join(
-        item.name if item.split == NO_SPLIT else f"{item.name} ({SPLIT_WORDS[item.split]})" for item in pair
-    )
+    return " and ".join(_say_item(item) for item in pair)
+
+
+def _say_item(item: Item) -> str:
+    """Name an image, and its split where the path does not."""
+    word = SPLIT_WORDS[item.split]
+    told = item.split == NO_SPLIT or item.name.startswith(f"{word}/")
+    return item.name if told else f"{item.name} ({word})"
 
 
 def _read_pairs(path: Path) -> Int64Array | None:

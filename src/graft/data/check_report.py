@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,15 @@ from graft.data.findings import ERROR, INFO, KINDS, SPLIT_WORDS, WARNING, Findin
 
 SHOWN_FINDINGS = 40
 """Findings of a kind that the page shows; the JSON holds all."""
+SUMMED_FINDINGS = 5
+"""Findings of a kind that the terminal shows."""
 SHOWN_IMAGES = 8
 """Thumbnails of a finding."""
-THUMBNAIL_SIDE = 112
+THUMBNAIL_SIDE = 144
 """px."""
+
+SEVERITY_WORDS = {ERROR: "error", WARNING: "warning", INFO: "note"}
+"""What people read."""
 
 _STYLES = {ERROR: "bold red", WARNING: "yellow", INFO: "blue"}
 
@@ -92,6 +96,7 @@ def render_page(report: CheckReport) -> str:
     return environment.get_template("check.html.j2").render(
         report=report,
         chapters=_make_chapters(report),
+        words=SEVERITY_WORDS,
         severities=[(severity, report.count(severity)) for severity in (ERROR, WARNING, INFO)],
         classes=_tabulate_classes(report),
         splits=[SPLIT_WORDS[split] for split in sorted(report.counts)],
@@ -100,17 +105,22 @@ def render_page(report: CheckReport) -> str:
 
 
 def render_summary(report: CheckReport) -> Table:
-    """Return a table with a row for each kind that was found."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"graft check: {escape(report.name)}", title_justify="left")
-    for column in ("severity", "found", "what", "for example, and what to do"):
-        table.add_column(column, justify="right" if column == "found" else "left", overflow="fold")
+    """Return a table with a row for each kind that was found: its first findings, and what to do."""
+    table = Table(
+        box=box.SIMPLE, title=f"graft check: {escape(report.name)}", title_justify="left", show_header=False
+    )
+    table.add_column("severity", no_wrap=True)
+    table.add_column("what", overflow="fold")
     for kind, findings in _by_kind(report.findings).items():
         severity = KINDS[kind].severity
+        counted = f" ({len(findings):,})" if len(findings) > 1 else ""
+        lines = [f"[bold]{KINDS[kind].title}{counted}[/]"]
+        lines += [escape(finding.message) for finding in findings[:SUMMED_FINDINGS]]
+        if len(findings) > SUMMED_FINDINGS:
+            lines.append(f"... and {len(findings) - SUMMED_FINDINGS:,} more")
         table.add_row(
-            f"[{_STYLES[severity]}]{severity}[/]",
-            f"{len(findings):,}",
-            KINDS[kind].title,
-            f"{escape(findings[0].message)}\n[dim]{KINDS[kind].advice}[/]",
+            f"[{_STYLES[severity]}]{SEVERITY_WORDS[severity]}[/]",
+            "\n".join([*lines, f"[dim]{KINDS[kind].advice}[/]"]),
         )
     return table
 
@@ -201,8 +211,6 @@ def _as_colour(pixels: np.ndarray) -> np.ndarray:
 
 
 def _tabulate_classes(report: CheckReport) -> list[tuple[str, list[int]]]:
-    """Return each class with its numbers of images per split."""
-    names: Counter[str] = Counter()
-    for counter in report.counts.values():
-        names.update(counter)
+    """Return each class, those without an image included, with its numbers of images per split."""
+    names = {name for part in (*report.classes.values(), *report.counts.values()) for name in part}
     return [(name, [report.counts[split][name] for split in sorted(report.counts)]) for name in sorted(names)]

@@ -26,8 +26,8 @@ FEW_IMAGES = 5
 """Images of a class below which a split leaves almost nothing to train, choose or test by."""
 LARGEST_MEAN_GAP = 1.0
 """Distance of the channel means from the expected ones, in expected standard deviations."""
-STD_RATIO = (0.5, 2.0)
-"""Channel standard deviation over the expected one."""
+STD_RATIO = (1 / 3, 3.0)
+"""Channel standard deviation over the expected one: photographs have about 0.25, and 0.5 may be expected."""
 
 Counts = dict[int, Counter[str]]
 
@@ -54,7 +54,7 @@ def check_classes(listing: Listing, counts: Counts, config: DataConfig) -> Itera
     names = listing.classes.get(training, ())
     own = counts.get(training, Counter())
     if not any(listing.classes.values()):
-        yield find("no_classes", "There is no folder of a class.")
+        yield find("no_classes", "No image has a class.")
         return
     if len(names) == 1:
         yield find("one_class", f"There is one class only: {names[0]!r}.", [_place(training, names[0])])

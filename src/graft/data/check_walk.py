@@ -58,7 +58,10 @@ def list_folder(root: Path) -> Listing:
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise GraftError(f"Expected `data.root` to be a folder of images, but {root} {what}.")
+        raise GraftError(
+            f"Expected `data.root` to be a folder of images, but {root} {what}. Give the folder that holds a "
+            "folder per class; for a list of images say data=table data.table=/path/to/table.csv."
+        )
     walk = _Walk(root)
     folders, files = _list_inside(walk, "")
     _note_outside(walk, files)
@@ -74,11 +77,11 @@ def list_folder(root: Path) -> Listing:
                 _walk_class(walk, folder, split, labels[-1])
         classes[split] = tuple(dict.fromkeys(labels))
     for kind, message, paths in (
-        ("stray_file", "{} passed over, no image by its ending.", walk.strays),
-        ("misplaced_image", "{} passed over, outside every class folder.", walk.misplaced),
+        ("stray_file", "{} passed over, no image by its ending: {}.", walk.strays),
+        ("misplaced_image", "{} passed over, outside every class folder: {}.", walk.misplaced),
     ):
         if paths:
-            words = message.format(say_count(len(paths), "file"))
+            words = message.format(say_count(len(paths), "file"), _say(sorted(paths)))
             walk.findings.append(find(kind, words, sorted(paths), whole_set=True))
     return Listing(tuple(walk.items), classes, tuple(walk.findings))
 

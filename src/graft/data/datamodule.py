@@ -8,7 +8,6 @@ batches that an uninterrupted one would. The trainer must not replace the sample
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from graft.config.schema import AugmentConfig
 from graft.data.balance import BalancedOrder
+from graft.data.batches import (
+    Activations,
+    Batch,
+    EvaluationBatches,
+    PixelRows,
+    RoundSampler,
+    Rows,
+    TrainingBatches,
+)
 from graft.data.image_set import Int64Array, UInt8Array
 from graft.data.mixing import mix_images
 from graft.data.preprocessing import Preprocessing
-from graft.data.schedule import BatchSchedule, Float32Array, share
+from graft.data.schedule import BatchSchedule, Float32Array
 from graft.data.splits import Split
 from graft.data.transforms import augment_views, build_augmentation, normalise, seed_generator
 from graft.errors import GraftError
-
-Batch = dict[str, Any]
-"""image ``(n, C, H, W)``, label, index and weight ``(n,)``, and the ints step and part.
-
-Mixed images have other_label and share ``(n,)``, too, see `graft.data.mixing`.
-"""
 
 #: Keeps the numbers that mix images apart from those that augment them.
 _MIXING = 1
@@ -56,6 +58,7 @@ class ImageDataModule(pl.LightningDataModule):
         total_steps: Optimizer steps of the run.
         image_weights: How much each image counts in training, ``(N,)``, relative to the mean over the
             training images; ``None`` for all alike.
+        activations: Come in the place of images, ``None`` for none.
     """
 
     def __init__(
@@ -75,10 +78,13 @@ class ImageDataModule(pl.LightningDataModule):
         workers: int = 0,
         limit_batches: int | None = None,
         image_weights: npt.NDArray[np.float64] | None = None,
+        activations: Activations | None = None,
     ) -> None:
         super().__init__()
         # A memory map indexes faster through a plain array on the same memory.
         self.pixels = np.asarray(pixels)
+        self.inputs: Rows = activations.plain if activations else PixelRows(self.pixels)
+        self.activations = activations
         self.labels = np.asarray(labels, dtype=np.int64)
         self.image_weights = _relative(image_weights, split.train)
         self.split = split
@@ -99,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the micro-batches of the round that the trainer is in."""
         trainer = self._require_trainer()
         batches = TrainingBatches(
-            self.pixels,
+            self.find_inputs,
             self.labels,
             self.schedule,
             trainer.global_rank,
@@ -122,6 +128,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training images, normalise all, and mix training images, on the device they are on."""
+        if self.activations is not None:
+            return batch
         training = self._require_trainer().training
         images = self._augment_batch(batch) if training and self.augment.name != "none" else batch["image"]
         ready = {**batch, "image": normalise(images, self.preprocessing)}
@@ -136,13 +144,22 @@ class ImageDataModule(pl.LightningDataModule):
         """Return fresh versions of the images, or the view whose turn it is in this pass."""
         if self.augment.views is None:
             return self._augment(batch["image"], seed_generator(self.seed, batch["step"], batch["part"]))
-        view = batch["step"] // self.schedule.steps_per_pass % self.augment.views
+        view = self._view(batch["step"])
         return augment_views(self._augment, batch["image"], batch["index"].tolist(), view, self.seed)
+
+    def _view(self, step: int) -> int:
+        """Return which version of the training images an optimizer step sees."""
+        return step // self.schedule.steps_per_pass % (self.augment.views or 1)
+
+    def find_inputs(self, step: int) -> Rows:
+        """Return what an optimizer step reads of each image."""
+        views = self.activations.views if self.activations else ()
+        return views[self._view(step)] if views else self.inputs
 
     def _load_evaluation(self, indices: Int64Array) -> DataLoader[Batch]:
         trainer = self._require_trainer()
         batches = EvaluationBatches(
-            self.pixels,
+            self.inputs,
             self.labels,
             indices,
             trainer.global_rank,
@@ -170,97 +187,6 @@ class ImageDataModule(pl.LightningDataModule):
         return self.trainer
 
 
-class RoundSampler(Sampler[tuple[int, int]]):
-    """Yields (step, micro-batch) from the trainer's step to the end of its round.
-
-    It has no length on purpose: Lightning keeps the length of the first round, and would not validate after a
-    last round that is shorter.
-    """
-
-    def __init__(
-        self, steps_per_round: int, total_steps: int, accumulate: int, start: Callable[[], int]
-    ) -> None:
-        self.steps_per_round = steps_per_round
-        self.total_steps = total_steps
-        self.accumulate = accumulate
-        self.start = start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        start = self.start()
-        end = min((start // self.steps_per_round + 1) * self.steps_per_round, self.total_steps)
-        for step in range(start, end):
-            for micro in range(self.accumulate):
-                yield step, micro
-
-
-class TrainingBatches(Dataset[Batch]):
-    """The part of one process of each micro-batch, by (step, micro-batch)."""
-
-    def __init__(
-        self,
-        pixels: UInt8Array,
-        labels: Int64Array,
-        schedule: BatchSchedule,
-        rank: int,
-        world: int,
-        accumulate: int,
-        image_weights: Float32Array | None = None,
-    ) -> None:
-        self.pixels = pixels
-        self.labels = labels
-        self.schedule = schedule
-        self.rank = rank
-        self.world = world
-        self.accumulate = accumulate
-        self.image_weights = image_weights
-
-    def __getitem__(self, item: tuple[int, int]) -> Batch:
-        step, micro = item
-        indices, weights = share(self.schedule.batch(step), self.rank, self.world, micro, self.accumulate)
-        if self.image_weights is not None:
-            weights = weights * self.image_weights[indices]
-        return _gather(self.pixels, self.labels, indices, weights, step, micro * self.world + self.rank)
-
-
-class EvaluationBatches(Dataset[Batch], Sized):
-    """The part of one process of each evaluation batch; all processes have equally many.
-
-    Where a part would be empty, it has one image with weight 0.
-    """
-
-    def __init__(
-        self,
-        pixels: UInt8Array,
-        labels: Int64Array,
-        indices: Int64Array,
-        rank: int,
-        world: int,
-        batch_size: int,
-        limit_batches: int | None,
-    ) -> None:
-        self.pixels = pixels
-        self.labels = labels
-        self.indices = indices
-        self.rank = rank
-        self.world = world
-        self.stride = batch_size * world
-        whole = -(-len(indices) // self.stride)
-        self.length = whole if limit_batches is None else min(whole, limit_batches)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, item: int) -> Batch:
-        if not 0 <= item < self.length:
-            raise IndexError(item)
-        batch = self.indices[item * self.stride : (item + 1) * self.stride]
-        part = batch[self.rank :: self.world]
-        weights = np.ones(len(part), dtype=np.float32)
-        if len(part) == 0:
-            part, weights = batch[:1], np.zeros(1, dtype=np.float32)
-        return _gather(self.pixels, self.labels, part, weights, item, self.rank)
-
-
 def _relative(weights: npt.NDArray[np.float64] | None, train: Int64Array) -> Float32Array | None:
     """Divide weights by their mean over the training images, so that the loss keeps its scale.
 
@@ -276,16 +202,3 @@ def _relative(weights: npt.NDArray[np.float64] | None, train: Int64Array) -> Flo
             "Raise the label budget, or leave images of weight 0 out of the table."
         )
     return (weights / mean).astype(np.float32)
-
-
-def _gather(
-    pixels: UInt8Array, labels: Int64Array, indices: Int64Array, weights: Any, step: int, part: int
-) -> Batch:
-    return {
-        "image": torch.from_numpy(pixels[indices]),
-        "label": torch.from_numpy(labels[indices]),
-        "index": torch.from_numpy(np.ascontiguousarray(indices)),
-        "weight": torch.from_numpy(weights),
-        "step": step,
-        "part": part,
-    }

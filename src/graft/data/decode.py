@@ -13,6 +13,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,32 @@ LARGEST_IMAGE = 178_956_970
 GRAY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
-def read_is_gray(path: Path) -> bool:
-    """Tell from the header alone whether an image is gray.
+@dataclass(frozen=True)
+class FileReader:
+    """`ImageSet.read` for images that are files of their own, which other processes can decode, too."""
+
+    files: tuple[Path, ...]
+
+    def __call__(self, index: int) -> UInt8Array:
+        """Decode image ``index``."""
+        return decode_image(self.files[index])
+
+
+def read_content(path: Path) -> tuple[bytes, bool]:
+    """Read an image file, and tell from its header alone whether the image is gray.
+
+    Returns:
+        The file's bytes, and whether the image is gray.
 
     Raises:
-        GraftError: The file is no image that can be opened.
+        GraftError: The file cannot be read, or is no image that can be opened.
     """
-    with _without_warnings(), _open(path) as image:
-        return bool(image.mode in GRAY_MODES)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with _without_warnings(), _open(path, content) as image:
+        return content, image.mode in GRAY_MODES
 
 
 def decode_image(path: Path) -> UInt8Array:
@@ -49,20 +69,21 @@ def decode_image(path: Path) -> UInt8Array:
     with _without_warnings(), _open(path) as image:
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
         except Image.DecompressionBombError as error:
             raise _too_large(path) from error
         except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
             raise _unreadable(path, error) from error
-        pixels = _convert(upright, path)
+        pixels = _convert(image, path)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, content: bytes | None = None) -> Any:
+    """Open a file, or its ``content`` where that has been read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        return Image.open(path if content is None else BytesIO(content))
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except UnidentifiedImageError as error:
@@ -91,7 +112,8 @@ def _too_large(path: Path) -> GraftError:
 
 def _unreadable(path: Path, error: Exception) -> GraftError:
     return GraftError(
-        f"Expected {path} to be a whole image, but it cannot be decoded: {error}. "
+        f"Expected {path} to be a whole image, but it cannot be decoded: "
+        f"{getattr(error, 'strerror', None) or error}. "
         "Remove it, or replace it with a whole copy."
     )
 
@@ -114,4 +136,5 @@ def _convert(image: Any, path: Path) -> UInt8Array:
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, coloured)
-    return np.asarray(image.convert("L" if gray else "RGB"))
+    mode = "L" if gray else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from graft.data.image_set import NO_SPLIT, TEST, TRAIN, VAL
@@ -91,16 +92,36 @@ def say_count(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
-def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Put errors first, then in the order of `KINDS`, then by path."""
-    order = list(KINDS)
-    return tuple(
-        sorted(
-            findings,
-            key=lambda one: (SEVERITIES.index(one.severity), order.index(one.kind), one.paths, one.message),
-        )
-    )
+LISTED = 10
+"""Findings that a message lists."""
 
+
+def list_findings(findings: Sequence[Finding]) -> str:
+    """Write how many findings there are and the first of them, and after those of a kind what to do."""
+    shown = findings[:LISTED]
+    lines = [f"{len(findings):,}:"]
+    for finding, following in zip_longest(shown, shown[1:]):
+        lines.append(f"  - {finding.message}")
+        if following is None or following.kind != finding.kind:
+            lines[-1] += f" {finding.advice}"
+    if len(findings) > LISTED:
+        lines.append(f"  ... and {len(findings) - LISTED:,} more")
+    return "\n".join(lines)
+
+
+def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Put errors first, then in the order of `KINDS`, then by path; rows of a table stay in their order."""
+    order = list(KINDS)
+
+    def rank(one: Finding) -> tuple[int, int, tuple[str, ...], str]:
+        named = (one.paths, one.message) if one.kind not in _IN_ORDER else ((), "")
+        return SEVERITIES.index(one.severity), order.index(one.kind), *named
+
+    return tuple(sorted(findings, key=rank))
+
+
+_IN_ORDER = ("bad_row", "repeated_row")
+"""Kinds whose findings come in an order of their own."""
 
 KINDS = {
     "layout": Kind(
@@ -108,15 +129,38 @@ KINDS = {
         "layout that is not a folder per class",
         "Use one folder per class, or train/ val/ test/ with a folder per class in each.",
     ),
-    "no_classes": Kind(ERROR, "no class at all", "Put the images into one folder per class."),
-    "one_class": Kind(ERROR, "only one class", "Add a folder for at least a second class."),
+    "bad_row": Kind(
+        ERROR,
+        "row of the table that cannot be used",
+        "Rows are counted as a spreadsheet does: the header is row 1.",
+    ),
+    "repeated_row": Kind(ERROR, "image that several rows list", "Keep one row of each image."),
+    "divided_group": Kind(
+        ERROR,
+        "group in several splits",
+        "Correct the column split or group; or leave the splits out, and graft divides by whole groups.",
+    ),
+    "no_training": Kind(
+        ERROR,
+        "no training images",
+        "Write train into the column split; or leave the column out, and graft divides.",
+    ),
+    "zero_weights": Kind(
+        ERROR, "weights that are all 0", "Give the training images that count a weight above 0."
+    ),
+    "no_classes": Kind(
+        ERROR, "no class at all", "Put the images into one folder per class, or list them with their labels."
+    ),
+    "one_class": Kind(ERROR, "only one class", "Add images of at least a second class."),
     "unreadable_folder": Kind(
         ERROR, "folder that cannot be read", "Give yourself the right to read it, or move it away."
     ),
     "unreadable_image": Kind(
-        ERROR, "image that cannot be decoded", "Replace it with a whole copy, or remove it."
+        ERROR,
+        "image that cannot be decoded",
+        "To train without such images for now: data.on_error=skip, which names those it leaves out.",
     ),
-    "empty_class": Kind(ERROR, "class without an image", "Add images, or remove the folder."),
+    "empty_class": Kind(ERROR, "class without an image", "Add images of it, or remove the class."),
     "class_only_in_evaluation": Kind(
         ERROR,
         "class that training never sees",

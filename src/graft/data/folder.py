@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graft.data.cache import write_whole
-from graft.data.decode import IMAGE_SUFFIXES, decode_image, read_is_gray
-from graft.data.image_set import NO_SPLIT, TEST, TRAIN, VAL, Int8Array, Int64Array, Progress, UInt8Array
+from graft.data.decode import IMAGE_SUFFIXES, FileReader, read_content
+from graft.data.image_set import NO_SPLIT, TEST, TRAIN, VAL, Int8Array, Int64Array, Progress
 from graft.errors import GraftError, expected_one_of
 
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 SPLIT_NAMES = {"train": TRAIN, "val": VAL, "validation": VAL, "valid": VAL, "test": TEST}
 
 
@@ -36,7 +36,7 @@ class FolderScan:
     digest: str
     channels: int
     ignored: int
-    read: Callable[[int], UInt8Array]
+    read: FileReader
 
 
 def count_ignored(root: Path, used: int) -> int:
@@ -67,7 +67,7 @@ def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) 
             labels += [label] * len(found)
             official += [split] * len(found)
     identities = identify_files(root, files, cache_root, progress)
-    item_ids = tuple(file.relative_to(root).as_posix() for file in files)
+    item_ids = _name_below(root, files)
     digest = hashlib.sha256(json.dumps(class_names).encode())
     for item_id, label, identity in zip(item_ids, labels, identities, strict=True):
         digest.update(json.dumps([item_id, label, identity["size"], identity["sha256"]]).encode())
@@ -75,16 +75,12 @@ def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) 
         class_names=class_names,
         labels=np.array(labels, dtype=np.int64),
         official=None if NO_SPLIT in split_folders else np.array(official, dtype=np.int8),
-        item_ids=item_ids,
+        item_ids=tuple(item_ids),
         digest=digest.hexdigest(),
         channels=1 if all(identity["gray"] for identity in identities) else 3,
         ignored=count_ignored(root, len(files)),
-        read=partial(_read, tuple(files)),
+        read=FileReader(tuple(files)),
     )
-
-
-def _read(files: tuple[Path, ...], index: int) -> UInt8Array:
-    return decode_image(files[index])
 
 
 def _find_splits(root: Path) -> dict[int, Path]:
@@ -134,7 +130,7 @@ def _find_class_names(split_folders: dict[int, Path]) -> tuple[str, ...]:
     if len(names) < 2:
         raise GraftError(f"Expected at least 2 classes, but {training} holds one: {names[0]!r}.")
     for name in names:
-        if not _list_images(training / name):
+        if not _holds_image(training / name):
             raise GraftError(
                 f"Expected an image in every class, but {training / name} holds none. Known endings: "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}. Add images, or remove the folder."
@@ -144,7 +140,7 @@ def _find_class_names(split_folders: dict[int, Path]) -> tuple[str, ...]:
         if split in (VAL, TEST) and extra:
             hint = expected_one_of(f"a class in {folder}", extra[0], names)
             raise GraftError(f"{hint} The classes are those of {training}; this one has no training image.")
-        if not any(_list_images(folder / name) for name in names):
+        if not any(_holds_image(folder / name) for name in names):
             raise GraftError(f"Expected images in {folder}, but its class folders hold none.")
     return names
 
@@ -173,19 +169,33 @@ def _list_folders(folder: Path) -> list[Path]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    """List the images inside at any depth, sorted by path; links to folders are not followed."""
+    """List the images inside at any depth, sorted by path."""
+    return sorted(_find_images(folder), key=lambda path: path.as_posix())
+
+
+def _holds_image(folder: Path) -> bool:
+    return next(_find_images(folder), None) is not None
+
+
+def _find_images(folder: Path) -> Iterator[Path]:
+    """Yield the images inside at any depth; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise GraftError(f"Expected to read the folder {error.filename}, but got: {error.strerror}.")
 
-    found = []
     if folder.is_dir():
         for base, folders, names in os.walk(folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = Path(base)
             for name in names:
-                if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                    found.append(Path(base) / name)
-    return sorted(found, key=lambda path: path.as_posix())
+                if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
+                    yield inside / name
+
+
+def _name_below(root: Path, files: Sequence[Path]) -> list[str]:
+    """Return the paths relative to the root; `Path.relative_to` is slow, and there are many."""
+    above = f"{root.as_posix().rstrip('/')}/"
+    return [file.as_posix().removeprefix(above) for file in files]
 
 
 def identify_files(
@@ -207,15 +217,15 @@ def identify_files(
     known = _read_known(path)
     identities: dict[str, dict[str, Any]] = {}
     hashed = 0
-    for done, file in enumerate(files, start=1):
-        name = file.relative_to(root).as_posix()
+    for done, (name, file) in enumerate(zip(_name_below(root, files), files, strict=True), start=1):
         state = _stat(file)
         identity = known.get(name)
-        if identity is None or (identity["size"], identity["mtime_ns"]) != (state.st_size, state.st_mtime_ns):
-            gray = read_is_gray(file)
-            with file.open("rb") as content:
-                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            identity = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256, "gray": gray}
+        # The time of the inode, too: a copy may bring the old time of change along.
+        times = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "ctime_ns": state.st_ctime_ns}
+        if identity is None or any(identity[key] != value for key, value in times.items()):
+            content, gray = read_content(file)
+            sha256 = hashlib.sha256(content).hexdigest()
+            identity = {**times, "sha256": sha256, "gray": gray}
             hashed += 1
         identities[name] = identity
         if progress is not None and (done == len(files) or done % 100 == 0):
@@ -236,7 +246,7 @@ def _stat(file: Path) -> os.stat_result:
 
 def _read_known(path: Path) -> dict[str, dict[str, Any]]:
     """Read the identities kept from the last time; a damaged list only costs hashing again."""
-    fields = {"size", "mtime_ns", "sha256", "gray"}
+    fields = {"size", "mtime_ns", "ctime_ns", "sha256", "gray"}
     try:
         known = json.loads(path.read_bytes())
         return {name: identity for name, identity in known.items() if fields <= identity.keys()}

@@ -7,15 +7,17 @@ import json
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from filelock import FileLock
 
 from graft.data.cache import write_whole
+from graft.data.decode import FileReader
+from graft.data.decoders import start_decoders
 from graft.data.image_set import ImageSet, Progress, UInt8Array
 from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import to_input
@@ -27,11 +29,23 @@ _WORTH_THREADS = 64
 _WORTH_VALUES = 100_000
 """Images of fewer values take longer to hand over than to decode."""
 
+_WORTH_PROCESSES = 3000
+"""Fewer small files are decoded before processes have started."""
+
+_MOST_PROCESSES = 8
+"""More would wait for the one that writes."""
+
+_CHUNK_BYTES, _LEAST_CHUNK, _MOST_CHUNK = 1_000_000, 16, 256
+"""Small files are handed to a process so many at a time that their inputs have about these bytes."""
+
 _AHEAD = 8
-"""Images per thread that may be decoded before they are written."""
+"""Images per thread that may be decoded before they are written; or chunks of small ones."""
 
 PIXELS_VERSION = 1
 """Part of the file's name: raise it when code changes the pixels."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _verified: set[tuple[str, int, int, int]] = set()
 """Files whose sha256 this process has checked, as (path, size, mtime_ns, inode)."""
@@ -111,26 +125,52 @@ def _decode_all(
 
 
 def _decode_in_order(images: ImageSet, preprocessing: Preprocessing) -> Iterator[bytes]:
-    """Yield image after image, decoded side by side: Pillow lets other threads run while it decodes.
+    """Yield image after image, decoded side by side where that pays.
 
-    Only a few images per thread are ahead of the one that is asked for, so memory stays bounded. The first
-    image is decoded alone: some sets are read into memory by it.
+    The first image is decoded alone: some sets are read into memory by it. Large ones are decoded by threads,
+    since Pillow lets others run meanwhile; small ones by processes, if they are files.
     """
 
-    def decode(index: int) -> bytes:
-        return to_input(images.read(index), preprocessing).contiguous().numpy().tobytes()
+    def convert(image: UInt8Array) -> bytes:
+        # NumPy copies: torch would wake its own threads for each image, and they would stand in our way.
+        return to_input(image, preprocessing).numpy().tobytes()
 
-    threads = _count_cores()
-    yield decode(0)
-    if threads == 1 or len(images) < _WORTH_THREADS or images.read(0).size < _WORTH_VALUES:
-        yield from map(decode, range(1, len(images)))
-        return
-    # Threads that silence warnings each for themselves would leave them silenced for all.
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[bytes]] = deque()
+    first, rest, cores = images.read(0), range(1, len(images)), _count_cores()
+    content = convert(first)
+    yield content
+    if cores > 1 and first.size >= _WORTH_VALUES and len(images) >= _WORTH_THREADS:
+        # Threads that silence warnings each for themselves would leave them silenced for all.
+        with warnings.catch_warnings():
+            yield from _work_ahead(lambda index: convert(images.read(index)), rest, cores + 1)
+    elif cores > 1 and isinstance(images.read, FileReader) and len(images) >= _WORTH_PROCESSES:
+        size = min(max(_CHUNK_BYTES // len(content), _LEAST_CHUNK), _MOST_CHUNK)
+        chunks = [rest[start : start + size] for start in range(0, len(rest), size)]
+        files, processes = images.read.files, min(cores, _MOST_PROCESSES)
+        with warnings.catch_warnings(), start_decoders(processes) as decoders:
+
+            def convert_all(chunk: range) -> list[bytes]:
+                found = decoders.decode([files[index] for index in chunk])
+                return [
+                    convert(images.read(index) if image is None else image)
+                    for index, image in zip(chunk, found, strict=True)
+                ]
+
+            for contents in _work_ahead(convert_all, chunks, processes + 1):
+                yield from contents
+    else:
+        yield from (convert(images.read(index)) for index in rest)
+
+
+def _work_ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield ``work`` of each item in order, done by threads; memory stays bounded, as few are ahead.
+
+    One thread more than can work at a time keeps the others busy while one waits for Python's lock.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Result]] = deque()
         try:
-            for index in range(1, len(images)):
-                ahead.append(pool.submit(decode, index))
+            for item in items:
+                ahead.append(pool.submit(work, item))
                 if len(ahead) > _AHEAD * threads:
                     yield ahead.popleft().result()
             while ahead:

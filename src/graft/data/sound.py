@@ -1,7 +1,7 @@
 """Open only what is sound: images that cause errors stop the work, or are left out by name.
 
 Nothing is put in their place. The digest of a set changes with what is left out, and so does the run key: a
-folder without its bad images has the digest of the same folder after they were deleted.
+folder or table without its bad images has the digest of the same after they were deleted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,14 @@ import numpy as np
 from graft.config.schema import DataConfig
 from graft.data.cache import write_whole
 from graft.data.catalog import open_images
-from graft.data.check import CheckReport, Expect, Listen, check_source, choose_left_out
+from graft.data.check import CheckReport, Expect, Listen, check_source, choose_left_out, find_root
 from graft.data.check_duplicates import near_duplicate_groups
-from graft.data.decode import decode_image
+from graft.data.decode import FileReader
 from graft.data.facts import FACTS
-from graft.data.findings import KINDS, WARNING
+from graft.data.findings import KINDS, WARNING, say_count
 from graft.data.folder import identify_files
-from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet, UInt8Array
+from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet
+from graft.data.table import open_table
 
 
 def open_sound_images(
@@ -41,7 +41,7 @@ def open_sound_images(
         progress: Shows how far decoding and comparing are.
 
     Returns:
-        The set, what was found, and the names of the images that are left out, sorted.
+        The set, what was found, and the names of the images, or rows of a table, that are left out, sorted.
 
     Raises:
         GraftError: An error stops, or leaving images out does not help.
@@ -52,13 +52,11 @@ def open_sound_images(
     if names and config.on_error == "quarantine-list":
         text = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
         write_whole(reports / f"check-{report.name}" / "quarantine.txt", lambda file: file.write(text))
-    root = Path(config.root).expanduser().resolve() if config.name == "folder" and config.root else None
-    if not names:
-        images = open_images(config, cache_root)
-    elif root is not None:
-        images = _open_rest(root, report, left_out, cache_root)
+    root = find_root(config) if config.name in _OPENERS else None
+    if names and root is not None:
+        images = _OPENERS[config.name](config, root, report, left_out, cache_root)
     else:
-        images = drop_images(open_images(config, cache_root), left_out)
+        images = open_images(config, cache_root)
     return _keep_copies_together(images, root, cache_root), report, names
 
 
@@ -76,32 +74,30 @@ def _keep_copies_together(images: ImageSet, root: Path | None, cache_root: Path)
     return replace(images, groups=groups.astype(str), digest=digest)
 
 
+_NAMED = 5
+"""Images that a run names among those left out."""
+
+
 def describe_findings(report: CheckReport, left_out: Sequence[str]) -> tuple[str, ...]:
     """Return what a run should say of a checked set, one line a kind of warning."""
     kinds = Counter(finding.kind for finding in report.findings if finding.severity == WARNING)
     lines = [f"{KINDS[kind].title}: {count} found by the check" for kind, count in kinds.items()]
     if left_out:
-        lines.append(f"{len(left_out)} images with errors are left out, as `data.on_error` allows")
+        named = ", ".join(left_out[:_NAMED]) + (", ..." if len(left_out) > _NAMED else "")
+        counted = say_count(len(left_out), "image")
+        lines.append(f"left out because of errors, as `data.on_error` allows: {counted}: {named}")
     return tuple(lines)
 
 
-def drop_images(images: ImageSet, names: Set[str]) -> ImageSet:
-    """Return a set without the images called ``names``, under a digest of its own."""
-    kept = np.flatnonzero([name not in names for name in images.item_ids])
-    digest = hashlib.sha256(json.dumps([images.digest, sorted(names)]).encode()).hexdigest()
-    return replace(
-        images,
-        labels=images.labels[kept],
-        official=None if images.official is None else images.official[kept],
-        item_ids=tuple(images.item_ids[index] for index in kept.tolist()),
-        digest=digest,
-        read=partial(_read_kept, images, kept.tolist()),
-        groups=None if images.groups is None else images.groups[kept],
-        weights=None if images.weights is None else images.weights[kept],
-    )
+def _open_rest_of_table(
+    config: DataConfig, root: Path, report: CheckReport, names: Set[str], cache_root: Path
+) -> ImageSet:
+    return open_table(Path(config.table or "").expanduser(), root, cache_root, without=names)
 
 
-def _open_rest(root: Path, report: CheckReport, names: Set[str], cache_root: Path) -> ImageSet:
+def _open_rest_of_folder(
+    config: DataConfig, root: Path, report: CheckReport, names: Set[str], cache_root: Path
+) -> ImageSet:
     """Open the images of a checked folder but those called ``names``, as `graft.data.folder` would."""
     training = TRAIN if TRAIN in report.classes else NO_SPLIT
     class_names = report.classes[training]
@@ -124,13 +120,9 @@ def _open_rest(root: Path, report: CheckReport, names: Set[str], cache_root: Pat
         digest=digest.hexdigest(),
         channels=1 if all(identity["gray"] for identity in identities) else 3,
         facts=FACTS["folder"],
-        read=partial(_read_file, files),
+        read=FileReader(files),
     )
 
 
-def _read_kept(images: ImageSet, kept: list[int], index: int) -> UInt8Array:
-    return images.read(kept[index])
-
-
-def _read_file(files: tuple[Path, ...], index: int) -> UInt8Array:
-    return decode_image(files[index])
+#: How the sources are opened whose images can be left out: those of files.
+_OPENERS = {"folder": _open_rest_of_folder, "table": _open_rest_of_table}

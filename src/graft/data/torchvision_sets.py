@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from graft.config.schema import DataConfig
 from graft.data.cache import write_whole
-from graft.data.decode import decode_image
+from graft.data.decode import FileReader
 from graft.data.facts import FACTS
 from graft.data.folder import identify_files
 from graft.data.image_set import (
@@ -112,9 +112,6 @@ def _open_files(
     for item_id, identity in zip(item_ids, identities, strict=True):
         digest.update(json.dumps([item_id, identity["size"], identity["sha256"]]).encode())
 
-    def read(index: int) -> UInt8Array:
-        return decode_image(files[index])
-
     return ImageSet(
         name=name,
         class_names=class_names,
@@ -124,7 +121,7 @@ def _open_files(
         digest=digest.hexdigest(),
         channels=3,
         facts=FACTS[name],
-        read=read,
+        read=FileReader(files),
     )
 
 
