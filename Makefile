@@ -12,10 +12,10 @@ ROOT ?= runs
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain train sweep compare ui test test-all check format bench docs clean
+.PHONY: help install demo pretrain train sweep compare ui test test-all test-servers check format bench docs clean
 
 help:  ## print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(READY)  ## make .venv and install graft with what its development needs
 
@@ -50,10 +50,14 @@ ui: $(READY)  ## open the MLflow dashboard on the same store
 	@$(GRAFT) ui paths.root=$(ROOT) $(ARGS)
 
 test: $(READY)  ## the test suite, under 8 minutes on two cores
-	@$(TEST) -m "not full" $(ARGS)
+	@$(TEST) -m "not full and not servers" $(ARGS)
 
 test-all: $(READY)  ## the test suite at full size
-	@$(TEST) $(ARGS)
+	@$(TEST) -m "not servers" $(ARGS)
+
+test-servers: $(READY)  ## against a real MLflow server and PostgreSQL (apt-get install postgresql)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/servers -m servers $(ARGS)
 
 check: $(READY)  ## format, lint, types, architecture
 	@$(RUN) -m ruff format --check src tests benchmarks
@@ -67,6 +71,7 @@ format: $(READY)  ## let ruff format and sort
 
 bench: $(READY)  ## measure what the README claims; IMAGES=<folder of small images> for all of it
 	@$(RUN) benchmarks/overhead.py
+	@$(RUN) benchmarks/planning.py
 	@test -z "$(IMAGES)" || $(RUN) benchmarks/near_duplicates.py $(IMAGES)
 	@test -z "$(IMAGES)" || $(RUN) benchmarks/loading.py $(IMAGES)
 

@@ -35,16 +35,17 @@ from torch.utils.data import DataLoader
 
 from graft import __version__
 from graft.config.load import to_config
-from graft.data.datamodule import TrainingBatches
+from graft.data.batches import PixelRows, TrainingBatches
 from graft.data.pixels import prepare_pixels
 from graft.data.preprocessing import Preprocessing
 from graft.data.schedule import BatchSchedule
 from graft.data.splits import make_split
 from graft.data.transforms import normalise
+from graft.inputs import open_run_images
 from graft.model.classifier import Classifier, build_classifier
 from graft.model.freeze import parameter_groups
 from graft.plan.spec import RunSpec, specify
-from graft.run import execute, gather_facts, open_run_images
+from graft.run import execute, gather_facts
 from graft.track.results import checkpoint_folder
 from graft.train.fit import seed_everything
 from graft.train.optim import build_optimizer, schedule_factor
@@ -115,7 +116,9 @@ def train_plainly(spec: RunSpec) -> Classifier:
     )  # fmt: skip
     schedule = BatchSchedule(split.train, config.data.batch_size, config.seed)
     steps = max(config.trainer.min_steps, schedule.steps_per_pass)
-    dataset = TrainingBatches(pixels, images.labels, schedule, rank=0, world=1, accumulate=1)
+    dataset = TrainingBatches(
+        lambda _: PixelRows(pixels), images.labels, schedule, rank=0, world=1, accumulate=1
+    )
     loader = DataLoader(dataset, sampler=[(step, 0) for step in range(steps)], batch_size=None)
     seed_everything(config.seed)
     classifier, _ = build_classifier(

@@ -66,7 +66,8 @@ def values_of(key: str, kind: Any, metadata: Mapping[str, Any]) -> st.SearchStra
     if kind is int:
         return st.integers(low or 0, int(high) if high is not None else int(low or 0) + 5000)
     if kind is float:
-        return st.floats(low or 0, min(high, 0.99) if high is not None else 0.99)
+        top = min(high, 0.99) if high is not None else 0.99
+        return st.floats(low or 0, top if low is None or low < top else low + 100)
     return st.text("abcxyz_-", min_size=1, max_size=8)
 
 

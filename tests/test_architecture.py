@@ -24,11 +24,13 @@ FLOW = (
 ON_TOP = {
     "pretrain": "sweep",
     "extract": "run",
+    "inputs": "run",
     "completion": "errors",
     "progress": "errors",
     "compose": "cli",
     "verbs": "cli",
     "answer": "cli",
+    "status": "cli",
     "__main__": "cli",
 }
 

@@ -17,9 +17,10 @@ from graft.config.schema import Config
 from graft.data.pixels import prepare_pixels
 from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import normalise
+from graft.inputs import open_run_images
 from graft.model.classifier import build_classifier
 from graft.plan.spec import RunSpec, specify
-from graft.run import execute, gather_facts, open_run_images
+from graft.run import execute, gather_facts
 from graft.track.record import RunRecord
 from graft.track.results import checkpoint_folder
 from graft.track.store import Store, open_store

@@ -56,8 +56,9 @@ def test_a_file_holds_what_a_run_would_compute(folder: Path, tmp_path: Path, bui
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
     from graft.data.transforms import normalise
+    from graft.inputs import open_run_images
     from graft.model.classifier import build_classifier
-    from graft.run import gather_facts, open_run_images
+    from graft.run import gather_facts
     from graft.train.fit import seed_everything
 
     root = tmp_path / "runs"

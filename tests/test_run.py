@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 
 from graft import __version__
 from graft.config.schema import Config
-from graft.errors import DivergedError, GraftError
+from graft.errors import DivergedError, GraftError, RunFailedError
 from graft.model.backbone import build_backbone, build_network
 from graft.model.bundle import Sidecar, bundle_folder
 from graft.model.weights import write_bundle
@@ -196,7 +196,7 @@ def test_a_failure_is_an_outcome(describe: Describe, monkeypatch: pytest.MonkeyP
     def fall(*_: Any, **__: Any) -> float:
         raise ValueError("no more")
 
-    spec = plan(describe())
+    spec = plan(describe(seed=14))
     monkeypatch.setattr("graft.run.execute", fall)
     assert execute_job(describe_job(spec, None)) == Outcome(spec.key, "failed", "ValueError: no more")
     assert "Traceback" in capsys.readouterr().err
@@ -211,3 +211,35 @@ def test_nothing_is_kept_when_nothing_is_asked_for(describe: Describe, root: Pat
     spec = plan(describe(seed=6, checkpoint__keep="none", trainer__limit_batches=1))
     execute(spec)
     assert not checkpoint_folder(root, spec.key).exists()
+
+
+def test_weights_that_cannot_be_written_fail_the_run_and_training_is_not_lost(
+    describe: Describe, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is where the folder should be: no user, not even root, can write there."""
+    monkeypatch.setattr("graft.train.resume._LARGEST_SHARE", 1e9)
+    spec = plan(describe(seed=12))
+    (root / "checkpoints").rename(root / "aside")
+    (root / "checkpoints").touch()
+    try:
+        with pytest.raises(
+            RunFailedError, match=r"Expected to write the weights of the run to .*, but could not"
+        ):
+            execute(spec)
+    finally:
+        (root / "checkpoints").unlink()
+        (root / "aside").rename(root / "checkpoints")
+    store = open_store(None, root)
+    assert spec.key not in finished_runs(store), "no silent success"
+    told: list[tuple[int, int]] = []
+    execute(spec, progress=lambda done, total: told.append((done, total)))
+    assert told == [], "only the test was left"
+    assert (checkpoint_folder(root, spec.key) / "weights.safetensors").exists()
+    assert not (root / "resume" / spec.key).exists()
+
+
+def test_who_asks_is_told_the_id_of_the_run(describe: Describe, root: Path) -> None:
+    spec = plan(describe(seed=13, trainer__limit_batches=1))
+    told: list[str] = []
+    execute(spec, on_start=told.append)
+    assert told == [finished_runs(open_store(None, root))[spec.key]]

@@ -111,7 +111,7 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
     from graft.compare.naming import name_budget
     from graft.compare.worst import draw_worst
     from graft.config.load import to_config
-    from graft.run import open_run_images
+    from graft.inputs import open_run_images
     from graft.track.reader import read_worst_errors
 
     by_id = {record.run_id: record for record in comparison.records}

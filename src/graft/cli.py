@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from graft import __version__
 from graft.completion import bash_script, complete_verb, wants_completion
-from graft.errors import GraftError, expected_one_of
+from graft.errors import GraftError, RunInterrupted, expected_one_of
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,19 @@ class Verb:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 a run failed, 2 a mistake of the user."""
+    """Run the command line and return its exit code: 0 done, 1 a run failed, 2 a mistake, 128 + a signal."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except GraftError as error:
         print(f"graft: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("graft: interrupted. The same command goes on where it was.", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, RunInterrupted) as error:
+        from graft.sweep.stopping import answer_interruption
+
+        signum = error.signum if isinstance(error, RunInterrupted) else signal.SIGINT
+        print(f"graft: {answer_interruption(signum)}", file=sys.stderr)
+        return 128 + signum
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -128,6 +132,16 @@ def _compare(words: list[str]) -> int:
     if len(names) > 1:
         raise GraftError(f"Expected one experiment or parent run, but got {len(names)}: {', '.join(names)}.")
     return compare(names[0] if names else None, *places)
+
+
+def _status(words: list[str]) -> int:
+    from graft.status import read_options, show_status
+
+    asked, rest = read_options(words)
+    names, places = _split_places(rest)
+    if len(names) > 1:
+        raise GraftError(f"Expected one experiment, but got {len(names)}: {', '.join(names)}.")
+    return show_status(names[0] if names else None, asked, *places)
 
 
 def _check(words: list[str]) -> int:
@@ -232,6 +246,19 @@ VERBS = {
         ),
         _compare,
         _PLACES,
+    ),
+    "status": Verb(
+        "Show how sweeps stand, and which runs are not finished",
+        "[experiment] [--json] [--reap] [--stale=600] [paths.root=...] [tracking.uri=...]",
+        "Runs whose process is gone are closed by the next sweep, or now with --reap: at once on this\n"
+        "machine, after --stale seconds without a sign of life on another. What runs could not send is sent.",
+        (
+            ("graft status", "all experiments"),
+            ("graft status digits_transfer --json", "one experiment, for programs"),
+            ("graft status --reap", "close what dead processes left running"),
+        ),
+        _status,
+        ("--json", "--reap", "--stale=", *_PLACES),
     ),
     "models": Verb(
         "List the backbones, what they cost and which weights there are",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException
@@ -17,7 +20,8 @@ from graft.config.load import check_choices, conf_folder, explain, register_sche
 from graft.config.schema import Config
 from graft.config.validate import require_valid
 from graft.errors import GraftError
-from graft.sweep.sweeper import register_plugins
+from graft.sweep.elsewhere import check_launcher, execute_elsewhere, is_job
+from graft.sweep.nodes import register_plugins
 
 
 def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config], None]) -> int:
@@ -31,16 +35,21 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     Raises:
         GraftError: For a mistake in the configuration.
     """
+    words = [_expand_home(word) for word in words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, to be explained here
     os.environ["GRAFT_COMMAND"] = shlex.join(["graft", primary, *words])
     check_choices(words)
+    check_launcher(words)
     register_schema()
     register_plugins()
     composed_here: list[DictConfig] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=primary)
-    def task(composed: DictConfig) -> None:
+    def task(composed: DictConfig) -> Any:
+        if is_job(composed):  # in a process that another launcher started
+            return execute_elsewhere(composed)
         composed_here.append(composed)  # called below: Hydra would announce a mistake in a line of its own
+        return None
 
     arguments, sys.argv = sys.argv, [f"graft {primary}", *_flags_first(words)]
     try:
@@ -68,3 +77,12 @@ def _flags_first(words: Sequence[str]) -> list[str]:
     if wants_completion(words):  # its flag takes a value that looks like an override
         return list(words)
     return sorted(words, key=lambda word: not word.startswith("-") and ("=" in word or word.startswith("~")))
+
+
+def _expand_home(word: str) -> str:
+    """Write the home folder for a ``~/`` inside a word: shells do so at its start only, and Hydra refuses it.
+
+    >>> _expand_home("~transfer"), _expand_home("data.root=/images")
+    ('~transfer', 'data.root=/images')
+    """
+    return re.sub("(?<=[=,])~(?=/)", lambda _: str(Path.home()), word)

@@ -79,9 +79,10 @@ def write_extraction(config: Config, asked: Extraction, console: Console) -> Pat
     """
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
+    from graft.inputs import open_run_images
     from graft.model.feature_files import open_beside, require_known_ending, write_features
     from graft.model.features import choose_device, extract_features
-    from graft.run import gather_facts, open_run_images
+    from graft.run import gather_facts
 
     root = Path(config.paths.root).resolve()
     name = f"{config.data.name}-{config.backbone.name}-stage{asked.stage}.parquet"

@@ -14,12 +14,13 @@ from torch import Tensor
 from graft import __version__
 from graft.config.schema import Config
 from graft.errors import GraftError
+from graft.inputs import open_run_images
 from graft.model.bundle import Sidecar, bundle_folder, read_sidecar, verify
 from graft.model.weights import write_bundle
 from graft.plan.arms import effective_backbone
 from graft.plan.spec import RunSpec, specify
 from graft.progress import show_progress
-from graft.run import decode_images, gather_facts, open_run_images
+from graft.run import decode_images, gather_facts
 from graft.sweep.worker import describe_job, execute_job
 from graft.track.reader import finished_runs, read_run
 from graft.track.results import checkpoint_folder

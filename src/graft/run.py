@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.config.names import CHECKED_DATA_SETS, PRETRAINED, STAGES
+from graft.config.names import PRETRAINED, STAGES
 from graft.config.schema import Config
+from graft.errors import DivergedError, RunFailedError
+from graft.inputs import Inputs, Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
 from graft.plan.spec import Facts, RunSpec
 
 if TYPE_CHECKING:
-    from graft.data.datamodule import ImageDataModule
     from graft.data.image_set import ImageSet, UInt8Array
-    from graft.data.preprocessing import Preprocessing
     from graft.data.splits import Split
     from graft.model.classifier import Classifier
-    from graft.model.weights import WeightsSource
-    from graft.train.fit import Budget
-
-#: Image sets kept open, the latest ones.
-_KEPT_OPEN = 4
-_OPENED: dict[tuple[object, Path], ImageSet] = {}
-
-#: Told (done, total).
-Progress = Callable[[int, int], None]
+    from graft.track.writer import RunWriter
+    from graft.train.checkpoint import Checkpoints, State
+    from graft.train.fit import Fitted
 
 
 def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
@@ -54,7 +47,7 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     preprocessing = find_preprocessing(config, images.channels)
     size, channels = preprocessing.size, preprocessing.channels
     check_fit(config, num_classes=len(images.class_names), channels=channels, image_size=size)
-    weights = _find_weights(config) if config.transfer.method in PRETRAINED else None
+    weights = find_weights(config) if config.transfer.method in PRETRAINED else None
     return Facts(
         data_digest=images.digest,
         official_splits=images.official_names,
@@ -83,68 +76,124 @@ def decode_images(spec: RunSpec, progress: Progress | None = None) -> None:
     prepare_pixels(open_run_images(spec.config), preprocessing, cache, progress)
 
 
-def execute(spec: RunSpec, *, parent_id: str | None = None, progress: Progress | None = None) -> float:
+def execute(
+    spec: RunSpec,
+    *,
+    parent_id: str | None = None,
+    progress: Progress | None = None,
+    on_start: Callable[[str], None] | None = None,
+) -> float:
     """Execute a planned run, record it, and return its validation metric.
+
+    A run that was interrupted before goes on from its newest checkpoint.
 
     Args:
         spec: The run.
         parent_id: MLflow id of the sweep it belongs to.
         progress: Told how far the training is, in optimizer steps.
+        on_start: Told the MLflow id of the run, in the process that records it.
 
     Raises:
         GraftError: When the run cannot be done as asked, or its loss diverged.
+        RunInterrupted: When a signal asked it to stop.
     """
-    from graft.data.baselines import count_labels, measure_baselines
-    from graft.data.divide import divide_images
-    from graft.data.pixels import prepare_pixels
-    from graft.data.preprocessing import Preprocessing
-    from graft.model.classifier import build_classifier, describe_model
-    from graft.model.weights import load_weights
-    from graft.track.results import keep_weights, record_result
     from graft.track.store import open_store
     from graft.track.writer import recording
-    from graft.train.fit import fit, seed_everything
-    from graft.train.statistics import explain_statistics
+    from graft.train.fit import fit
+    from graft.train.stop import StopRequest
 
     started = time.perf_counter()
     config, root = spec.config, Path(spec.config.paths.root).resolve()
+    with StopRequest() as stop:
+        inputs = gather_inputs(spec)
+        checkpoints = _open_checkpoints(spec, root)
+        start = checkpoints.newest()
+        notes = inputs.notes + _describe_start(checkpoints, start)
+        store = open_store(config.tracking.uri, root) if _records() else None
+        about = inputs.about | {"notes": "\n".join(notes)}
+        with _ending(checkpoints), recording(store, spec, parent_id, notes=about) as recorder:
+            if recorder is not None and on_start is not None:
+                on_start(recorder.run_id)
+            fitted = fit(
+                inputs.classifier,
+                inputs.batches,
+                config,
+                inputs.budget,
+                recorder=recorder,
+                progress=(lambda step: progress(step, inputs.budget.total_steps)) if progress else None,
+                checkpoints=checkpoints,
+                start=start,
+                stop=stop,
+            )
+            if recorder is not None:
+                if fitted.notes:
+                    recorder.tag({"graft.notes": "\n".join([*notes, *fitted.notes])})
+                _record_end(recorder, spec, inputs, fitted, started)
+                _keep_weights(root, spec, inputs)
+    return fitted.validation[config.metric]
 
-    # data
-    images = open_run_images(config)
-    preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
-    pixels = prepare_pixels(images, preprocessing, root / "cache")
-    split = divide_images(images, config.data, config.seed)
-    batches, budget = _plan_batches(config, images, preprocessing, pixels, split)
 
-    # model
-    seed_everything(config.seed)
-    source = _find_weights(config) if spec.facts.weights_sha256 else None
-    classifier, notes = build_classifier(
-        config,
-        num_classes=len(images.class_names),
-        channels=preprocessing.channels,
-        image_size=preprocessing.size,
-        weights=load_weights(source, config.backbone.name) if source else None,
+def _open_checkpoints(spec: RunSpec, root: Path) -> Checkpoints:
+    """Return where a run writes down how far it is."""
+    from graft.train.checkpoint import Checkpoints
+
+    knobs = spec.config.checkpoint
+    return Checkpoints(
+        root / "resume" / spec.key, spec.key, every_seconds=knobs.every_seconds, keep_last=knobs.keep_last
     )
 
-    # train, track
-    store = open_store(config.tracking.uri, root) if _records() else None
-    notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
-    about = describe_model(classifier) | {"notes": "\n".join(notes)}
-    about |= {"data_warnings": "; ".join(images.notes)} if images.notes else {}
-    about |= _describe_choices(config) | _describe_source(source, images)
-    with recording(store, spec, parent_id, notes=about) as recorder:
-        steps_done = (lambda step: progress(step, budget.total_steps)) if progress else None
-        fitted = fit(classifier, batches, config, budget, recorder=recorder, progress=steps_done)
-        if recorder is not None:
-            record_result(recorder, config, images, split, fitted)
-            baselines = measure_baselines(pixels, images.labels, split)
-            baselines |= _measure_features(spec, classifier, images, pixels, split)
-            recorder.record(count_labels(split) | baselines, fitted.best_step)
-            recorder.record({"run_seconds": time.perf_counter() - started}, fitted.best_step)
-            if config.checkpoint.keep != "none":
-                keep_weights(root, spec, images.class_names, classifier.trainable_state())
-    return fitted.validation[config.metric]
+
+def _describe_start(checkpoints: Checkpoints, start: State | None) -> list[str]:
+    """Say where a run goes on that was interrupted, and which checkpoints could not be used."""
+    where = [f"Interrupted, and gone on with from step {start.step}."] if start else []
+    return [*checkpoints.notes, *where]
+
+
+@contextlib.contextmanager
+def _ending(checkpoints: Checkpoints) -> Iterator[None]:
+    """Delete the checkpoints of a run that has ended for good: finished, or diverged."""
+    try:
+        yield
+    except DivergedError:
+        if _records():
+            checkpoints.delete()
+        raise
+    if _records():
+        checkpoints.delete()
+
+
+def _record_end(recorder: RunWriter, spec: RunSpec, inputs: Inputs, fitted: Fitted, started: float) -> None:
+    """Record what came out of a run, and what it is to be compared with."""
+    from graft.data.baselines import count_labels, measure_baselines
+    from graft.track.results import record_result
+
+    record_result(recorder, spec.config, inputs.images, inputs.split, fitted)
+    numbers: dict[str, float] = dict(count_labels(inputs.split))
+    numbers |= measure_baselines(inputs.pixels, inputs.images.labels, inputs.split)
+    numbers |= _measure_features(spec, inputs.classifier, inputs.images, inputs.pixels, inputs.split)
+    recorder.record(numbers, fitted.best_step)
+    seconds = fitted.earlier_seconds + time.perf_counter() - started
+    recorder.record({"run_seconds": seconds}, fitted.best_step)
+
+
+def _keep_weights(root: Path, spec: RunSpec, inputs: Inputs) -> None:
+    """Write the weights of a run.
+
+    Raises:
+        RunFailedError: They cannot be written: a run without them has not done what was asked.
+    """
+    from graft.track.results import checkpoint_folder, keep_weights
+
+    if spec.config.checkpoint.keep == "none":
+        return
+    try:
+        keep_weights(root, spec, inputs.images.class_names, inputs.classifier.trainable_state())
+    except OSError as error:
+        raise RunFailedError(
+            f"Expected to write the weights of the run to {checkpoint_folder(root, spec.key)}, but could "
+            f"not: {error.strerror or error}. The same command tries again without training again; "
+            "`checkpoint.keep=none` does without them."
+        ) from error
 
 
 def _measure_features(
@@ -166,122 +215,6 @@ def _measure_features(
     return measure_neighbours(
         classifier.backbone, pixels, images.labels, split, preprocessing, config.trainer, same
     )
-
-
-def _plan_batches(
-    config: Config, images: ImageSet, preprocessing: Preprocessing, pixels: UInt8Array, split: Split
-) -> tuple[ImageDataModule, Budget]:
-    """Return the batches of a run, and how long it trains on them."""
-    from graft.data.datamodule import ImageDataModule
-    from graft.data.schedule import count_steps_per_pass
-    from graft.train.fit import plan_budget
-
-    budget = plan_budget(config.trainer, count_steps_per_pass(len(split.train), config.data.batch_size))
-    batches = ImageDataModule(
-        pixels=pixels,
-        labels=images.labels,
-        split=split,
-        preprocessing=preprocessing,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        balance=config.data.balance,
-        accumulate=config.trainer.accumulate,
-        workers=config.data.workers,
-        limit_batches=config.trainer.limit_batches,
-        steps_per_round=budget.steps_per_round,
-        total_steps=budget.total_steps,
-        image_weights=images.weights,
-    )
-    return batches, budget
-
-
-def describe_input(config: Config, images: ImageSet, preprocessing: Preprocessing) -> list[str]:
-    """Say what a user may not expect of how the network sees the images."""
-    lines = list(images.notes)
-    if images.channels < preprocessing.channels:
-        lines.append(
-            f"Gray images are repeated to the {preprocessing.channels} channels of {config.backbone.name}."
-        )
-    if images.channels > preprocessing.channels:
-        lines.append(f"Colour images become luma for the one channel of {config.backbone.name}.")
-    return lines
-
-
-def _describe_choices(config: Config) -> dict[str, str]:
-    """Return what a user chose against what the weights say, for the record and the report."""
-    if config.backbone.weights == "none":
-        return {}
-    names = [
-        name for name in ("image_size", "resize", "mean", "std") if getattr(config.data, name) is not None
-    ]
-    listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in names)
-    told = {"preprocessing_override": listed} if names else {}
-    if config.backbone.allow_partial:
-        told["partial_weights"] = f"{config.backbone.name} took what fits of {config.backbone.weights}"
-    return told
-
-
-def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:
-    """Say when the source domain may hold the very classes that are to be learned."""
-    known = set(source.classes or ()) if source else set()
-    shared = [name for name in images.class_names if name in known]
-    if source is None or not shared:
-        return {}
-    listed = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
-    counted = f"{len(shared)} of the {len(images.class_names)} target classes"
-    said = f"the source domain of {source.name} has {counted} under the same name: {listed}"
-    return {"source_contains_target": said}
-
-
-def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
-    """Open the images of a run; a sweep asks for the same ones again and again.
-
-    Raises:
-        GraftError: When the images are not there, or the check of a user's own images finds errors.
-    """
-    names = ("name", "root", "table", "on_error", "render_count", "render_seed")
-    same = tuple((name, getattr(config.data, name)) for name in names)
-    root = Path(config.paths.root).resolve()
-    if (same, root) not in _OPENED:
-        while len(_OPENED) >= _KEPT_OPEN:
-            _OPENED.pop(next(iter(_OPENED)))
-        _OPENED[same, root] = _open_images(config, root, progress)
-    return _OPENED[same, root]
-
-
-def _open_images(config: Config, root: Path, progress: Progress | None) -> ImageSet:
-    """Open a known set as it is, and a user's own after the pre-flight."""
-    from graft.data.catalog import open_images
-    from graft.data.sound import describe_findings, open_sound_images
-
-    if config.data.name not in CHECKED_DATA_SETS:
-        return open_images(config.data, root / "cache", progress)
-    images, report, left_out = open_sound_images(
-        replace(config.data, labels_per_class=None),  # whether there are enough is the split's to say
-        root / "cache",
-        functools.partial(find_preprocessing, config),
-        root / "reports",
-        (lambda _: progress) if progress else None,
-    )
-    return replace(images, notes=images.notes + describe_findings(report, left_out))
-
-
-def _find_weights(config: Config) -> WeightsSource | None:
-    from graft.model.weights import resolve_weights
-
-    return resolve_weights(config.backbone.weights, config.backbone.name, Path(config.paths.root).resolve())
-
-
-def find_preprocessing(config: Config, channels: int) -> Preprocessing:
-    """Return what the weights, or the architecture, expect of images with so many channels; overridden."""
-    from graft.model.weights import default_preprocessing, preprocessing_of_weights
-
-    data, root = config.data, Path(config.paths.root).resolve()
-    found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
-    if found is None:
-        found = default_preprocessing(config.backbone.name, channels, data.image_size)
-    return found.override(data.image_size, data.mean, data.std, data.resize)
 
 
 def _records() -> bool:

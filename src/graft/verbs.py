@@ -45,7 +45,10 @@ def train(config: Config) -> None:
             decode_images(spec, progress)
         with show_progress(console, "training steps") as progress:
             execute_job(describe_job(spec, None), progress).require_finished()
-        run_id = finished_runs(store)[spec.key]
+        run_id = finished_runs(store).get(spec.key)
+        if run_id is None:  # what the store did not take is kept on disk, and sent when it answers again
+            console.print("The run is finished. Its record is sent when graft next reaches the store.")
+            return
     else:
         console.print("This run is finished already; nothing was computed again.")
     _show_run(console, spec.config, read_run(store, run_id))
@@ -94,7 +97,7 @@ def check(config: Config, as_json: bool) -> int:
     from graft.data.check import check_source
     from graft.data.check_report import render_summary, write_check
     from graft.data.findings import say_count
-    from graft.run import find_preprocessing
+    from graft.inputs import find_preprocessing
 
     root = Path(config.paths.root).resolve()
     with make_bar(Console(stderr=True)) as bar:

@@ -25,7 +25,7 @@ from graft.config.load import (
 )
 from graft.config.validate import validate
 from graft.errors import GraftError
-from graft.sweep.sweeper import register_plugins
+from graft.sweep.nodes import register_plugins
 
 
 @pytest.fixture(scope="module")

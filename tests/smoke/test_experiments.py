@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from graft.cli import main
 from graft.config.load import conf_folder, flatten, register_schema, to_config, to_plain
 from graft.config.names import OWN_BACKBONES, PRETRAINED
-from graft.sweep.sweeper import register_plugins
+from graft.sweep.nodes import register_plugins
 from graft.track.reader import read_experiment
 from graft.track.store import open_store
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graft.config.load import conf_folder, register_schema, to_config
 from graft.errors import GraftError
 from graft.sweep.grid import compose_cells
-from graft.sweep.sweeper import register_plugins
+from graft.sweep.nodes import register_plugins
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,14 @@ def plan_run(experiment: str = "default", **knobs: Any) -> RunSpec:
         precision="32",
     )
     return specify(to_config(tree | knobs), facts)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_heartbeats() -> Iterator[None]:
+    """Let no thread of a run that a test left open work beside the tests after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graft.track.heartbeat._BEAT_SECONDS", 1e6)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from graft.errors import GraftError
-from graft.plan.spec import RunSpec
+from graft.errors import GraftError, StoreAwayError
+from graft.track.outbox import list_unsent
+from graft.track.reader import search
 from graft.track.store import Store, open_store, resolve_uri
 
 #: Long enough for a busy machine, short enough to tell seconds from MLflow's minutes.
@@ -59,19 +60,58 @@ def refuse(uri: str, root: Path) -> str:
     return message
 
 
-def test_nothing_answers(tmp_path: Path) -> None:
+def test_nothing_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "Max retries exceeded" in refuse("http://127.0.0.1:9", tmp_path)
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ, "a run that started is patient again"
+    assert capfd.readouterr().err == "", "it is said once"
+    with pytest.raises(StoreAwayError, match="try again when it is back") as error:
+        open_store("http://127.0.0.1:9", tmp_path)
+    assert error.value.exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("status", "body", "words"),
-    [(200, "<html>hello</html>", "JSON"), (404, "nothing here", "404"), (401, "who are you?", "401")],
+    [
+        (200, "<html>hello</html>", "JSON"),
+        (200, "<html>hello</html>", "What answers there is no MLflow server"),
+        (404, "nothing here", "What answers there is no MLflow server"),
+        (501, "nothing here", "What answers there is no MLflow server"),
+        (401, "who are you?", "It needs a login: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (403, "not you", "or MLFLOW_TRACKING_TOKEN"),
+    ],
 )
 def test_something_else_answers(
     tmp_path: Path, answer: Callable[[int, str], str], status: int, body: str, words: str
 ) -> None:
-    assert words in refuse(answer(status, body), tmp_path)
+    uri = answer(status, body)
+    assert words in refuse(uri, tmp_path)
+    with pytest.raises(GraftError) as error:
+        open_store(uri, tmp_path)
+    assert error.value.exit_code == 2, "a mistake, not a failure"
+
+
+def test_a_server_in_trouble_is_away(tmp_path: Path, answer: Callable[[int, str], str]) -> None:
+    uri = answer(503, "later")
+    assert "503" in refuse(uri, tmp_path)
+    with pytest.raises(StoreAwayError):
+        open_store(uri, tmp_path)
+
+
+def test_a_folder_of_files_over_http_is_no_mlflow(tmp_path: Path) -> None:
+    """What `python -m http.server` answers."""
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert "no MLflow server" in refuse(f"http://127.0.0.1:{server.server_port}", tmp_path)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    with pytest.raises(GraftError) as error:
+        open_store("postgresql://me:secret@127.0.0.1:9/runs", tmp_path)
+    assert "secret" not in str(error.value)
+    assert "postgresql://me:***@127.0.0.1:9/runs" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -130,26 +170,49 @@ def test_a_deleted_experiment_is_named(store: Store) -> None:
         store.experiment_id("trash")
 
 
-def test_many_processes_open_a_fresh_database(tmp_path: Path, plan: Callable[..., RunSpec]) -> None:
+#: Each process records runs of its own, from the first second of a store that nobody has opened.
+_CROWD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import plan_run
+from graft.track.store import open_store
+from graft.track.writer import recording
+for number in range(int(sys.argv[4])):
+    spec = plan_run("crowd", seed=1000 * int(sys.argv[3]) + number)
+    with recording(open_store(None, Path(sys.argv[2])), spec, None, {}) as writer:
+        for step in range(3):
+            writer.record({"val/accuracy": step / 4}, step)
+            writer.flush()
+        writer.log_json({"number": number}, "number.json")
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "runs"), [(4, 5), pytest.param(32, 20, marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+)
+def test_a_crowd_on_a_fresh_database(tmp_path: Path, processes: int, runs: int) -> None:
     """MLflow alone loses most of them: their migrations destroy each other."""
-    script = (
-        "import sys; from pathlib import Path; from graft.track.store import open_store\n"
-        "store = open_store(None, Path(sys.argv[1]))\n"
-        "run = store.client.create_run(store.experiment_id('crowd'))\n"
-        "store.client.log_metric(run.info.run_id, 'done', 1.0)\n"
-        "store.client.set_terminated(run.info.run_id)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
+    crowd = [
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", _CROWD, str(Path(__file__).parent), str(tmp_path), str(one), str(runs)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        for _ in range(6)
+        for one in range(processes)
     ]
-    said = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 6, said
+    said = [process.communicate(timeout=1500)[0] for process in crowd]
+    assert [process.returncode for process in crowd] == [0] * processes, "".join(said)
     store = open_store(None, tmp_path)
-    runs = store.client.search_runs([store.experiment_id("crowd")])
-    assert [run.data.metrics for run in runs] == [{"done": 1.0}] * 6
-    assert [run.info.status for run in runs] == ["FINISHED"] * 6
+    found = list(search(store, [store.experiment_id("crowd")], ""))
+    assert len(found) == len({run.data.tags["graft.run_key"] for run in found}) == processes * runs
+    assert {run.info.status for run in found} == {"FINISHED"}
+    for run in found:
+        history = store.client.get_metric_history(run.info.run_id, "val/accuracy")
+        assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert store.artifacts is not None
+    assert len(list(store.artifacts.rglob("number.json"))) == processes * runs
+    assert list_unsent(tmp_path) == [], "what a busy database did not take at once is there as well"

@@ -123,7 +123,7 @@ def test_a_status_tells_the_truth(
 def test_an_endless_reason_is_cut(store: Store, plan: Plan) -> None:
     writer = start_run(store, plan("endless"), parent_id=None, notes={})
     writer.end("failed", "x" * 100_000)
-    assert read(store, writer).data.tags["graft.reason"].startswith("xxx")
+    assert read(store, writer).data.tags["graft.reason"] == "x" * 5000
 
 
 def test_a_process_that_does_not_record_writes_nothing(plan: Plan) -> None:
@@ -158,7 +158,8 @@ def test_the_same_plan_has_the_same_parent(store: Store, plan: Plan) -> None:
     assert read(store, second).info.status == "RUNNING"
     second.end("finished")
     run = read(store, second)
-    assert (run.info.status, run.data.tags["graft.reason"]) == ("FINISHED", "")
+    assert run.info.status == "FINISHED"
+    assert "graft.reason" not in run.data.tags
     assert start_sweep(store, "again", specs[:1], "").run_id != first.run_id
     assert start_sweep(store, "elsewhere", specs, "").run_id != first.run_id
 

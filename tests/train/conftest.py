@@ -25,9 +25,13 @@ class Notebook:
 
     def __init__(self) -> None:
         self.rounds: list[tuple[int, dict[str, float]]] = []
+        self.flushed = 0
 
     def record(self, metrics: Any, step: int) -> None:
         self.rounds.append((step, dict(metrics)))
+
+    def flush(self) -> None:
+        self.flushed = len(self.rounds)
 
 
 def make_config(**knobs: Any) -> Config:
@@ -50,11 +54,11 @@ def make_config(**knobs: Any) -> Config:
 
 
 def make_data(
-    config: Config, side: int = 16, channels: int = 1, val: int = 11, noise: int = 60
+    config: Config, side: int = 16, channels: int = 1, val: int = 11, noise: int = 60, test: int = 13
 ) -> ImageDataModule:
-    """Return images of three classes, which third is bright: 32 to train, ``val``, 13 to test."""
+    """Return images of three classes, which third is bright: 32 to train, then ``val`` and ``test``."""
     rng = np.random.default_rng(0)
-    count = 32 + val + 13
+    count = 32 + val + test
     labels = np.arange(count, dtype=np.int64) % CLASSES
     pixels = rng.integers(0, noise, (count, channels, side, side))
     for position, label in enumerate(labels):
@@ -74,6 +78,7 @@ def make_data(
         augment=config.augment,
         balance=config.data.balance,
         accumulate=config.trainer.accumulate,
+        workers=config.data.workers,
         limit_batches=config.trainer.limit_batches,
         steps_per_round=budget.steps_per_round,
         total_steps=budget.total_steps,
@@ -118,7 +123,7 @@ def shoot() -> Shoot:
         **more: Any,
     ) -> tuple[Classifier, Fitted]:
         data = make_data(
-            config, side, channels, **{key: more.pop(key) for key in ("val", "noise") if key in more}
+            config, side, channels, **{key: more.pop(key) for key in ("val", "noise", "test") if key in more}
         )
         classifier = classifier or make_classifier(config, side, channels)
         budget = plan_budget(config.trainer, data.schedule.steps_per_pass)

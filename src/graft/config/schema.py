@@ -7,52 +7,12 @@ by `knob`, whose metadata serves validation (`config/validate.py`) and the run k
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
+from graft.config.knob import LARGEST_SEED, knob
 from graft.config.names import AUTO_METRIC, BALANCES
-
-T = TypeVar("T")
-
-#: What every random generator in use takes.
-LARGEST_SEED = 2**32 - 1
-
-
-def knob(
-    default: T,
-    meaning: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    keyed: bool = True,
-) -> T:
-    """Declare one field of the schema.
-
-    Args:
-        default: The value when nobody chooses one.
-        meaning: What the knob does, for people.
-        unit: Unit of the value, empty for none.
-        low: Smallest value allowed, inclusive.
-        high: Largest value allowed, inclusive.
-        choices: The closed list of allowed names, empty for any.
-        keyed: Whether the knob can change the result of a run, and so is part of its run key.
-    """
-    metadata = {
-        "meaning": meaning,
-        "unit": unit,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "keyed": keyed,
-    }
-    if isinstance(default, list | dict):
-        made: Any = field(default_factory=lambda: type(default)(default), metadata=metadata)
-    else:
-        made = field(default=default, metadata=metadata)
-    return made  # type: ignore[no-any-return]
+from graft.config.running import BundleConfig, CheckpointConfig, PathsConfig, SweepConfig, TrackingConfig
 
 
 @dataclass
@@ -277,62 +237,6 @@ class TrainerConfig:
     threads: int | None = knob(
         None, "CPU threads of torch in each process; null = an equal share of the cores", low=1, keyed=False
     )
-
-
-@dataclass
-class TrackingConfig:
-    """Where runs are recorded."""
-
-    experiment: str = knob(
-        "default", "name of the experiment; its report goes under paths.root/reports/<name>", keyed=False
-    )
-    uri: str | None = knob(
-        None,
-        "MLflow tracking URI; null = MLFLOW_TRACKING_URI, else a SQLite file under paths.root",
-        keyed=False,
-    )
-
-
-@dataclass
-class SweepConfig:
-    """How many runs go together."""
-
-    twin: str = knob(
-        "auto",
-        "auto = add the from-scratch twin of every transfer arm, off = do not",
-        choices=("auto", "off"),
-        keyed=False,
-    )
-    workers: int | None = knob(None, "runs side by side; null = one", low=1, keyed=False)
-    dry_run: bool = knob(False, "print the plan and stop", keyed=False)
-
-
-@dataclass
-class CheckpointConfig:
-    """Which runs keep their weights."""
-
-    keep: str = knob(
-        "chosen",
-        "after `graft compare`: chosen = the chosen trials' only",
-        choices=("chosen", "all", "none"),
-        keyed=False,
-    )
-
-
-@dataclass
-class BundleConfig:
-    """What `graft pretrain` writes."""
-
-    name: str | None = knob(
-        None, "name of the weights bundle under paths.root/weights; null = <data>-<backbone>", keyed=False
-    )
-
-
-@dataclass
-class PathsConfig:
-    """Where graft writes."""
-
-    root: str = knob("./runs", "everything that graft writes goes under it", keyed=False)
 
 
 @dataclass

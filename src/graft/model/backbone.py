@@ -153,6 +153,8 @@ class Backbone(nn.Module):
         plan: Where the network was cut.
         feature_dim: Length of the features.
         frozen_depth: Leading stages that are frozen; set by `graft.model.freeze.freeze`.
+        entry: Leading stages that are left out, because what comes in is their activation already; at most
+            ``frozen_depth``.
         tail: The network's own classifier, kept out of this module's parameters; ``None`` once it is
             released.
     """
@@ -164,6 +166,7 @@ class Backbone(nn.Module):
         self.plan = plan
         self.feature_dim = plan.feature_dim
         self.frozen_depth = 0
+        self.entry = 0
         self._tail: tuple[Part, ...] = (tail,)
         held = set().union(*(part.state_dict() for part in (*stages, tail)))
         # Index tables that tracing turned into constants; kept so that the state has all of the network's
@@ -196,10 +199,10 @@ class Backbone(nn.Module):
         return nn.Sequential(*list(self.stages)[depth:])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(N, C, H, W)`` to features ``(N, feature_dim)``."""
-        if self.frozen_depth:
+        """Map images ``(N, C, H, W)``, or activations after ``entry``, to features ``(N, feature_dim)``."""
+        if self.frozen_depth > self.entry:
             with torch.no_grad():
-                for stage in self.stages[: self.frozen_depth]:
+                for stage in self.stages[self.entry : self.frozen_depth]:
                     x = stage(x)
         for stage in self.stages[self.frozen_depth :]:
             x = stage(x)

@@ -5,10 +5,12 @@ A bundle is a folder ``<root>/weights/<name>/`` with ``weights.safetensors`` and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,36 +70,53 @@ def list_bundles(root: Path) -> list[str]:
     return sorted(found.parent.name for found in (root / "weights").glob(f"*/{SIDECAR_FILE}"))
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops.
+def write_atomically(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files so that each is there whole or not at all, even if the machine stops.
+
+    All are brought to the disk before the first takes its place: where one cannot be written, what was there
+    before stays.
+
+    Args:
+        folder: Where they go; made if it is not there.
+        contents: What is in each, by file name.
 
     Raises:
         GraftError: The folder cannot be written.
     """
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = {name: folder / f".{name}.{os.getpid()}" for name in contents}
+    name = next(iter(contents))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with beside[name].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, path in beside.items():
+            path.replace(folder / name)
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)
     except OSError as error:
-        raise GraftError(f"Expected to write {target}, but could not: {error.strerror}.") from error
+        raise GraftError(f"Expected to write {folder / name}, but could not: {error.strerror}.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        for path in beside.values():
+            with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+                path.unlink(missing_ok=True)
 
 
-def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
-    """Write the sidecar of a bundle; it makes the bundle valid, so it comes after the weights."""
-    write_atomically(
-        folder / SIDECAR_FILE, json.dumps(asdict(sidecar), indent=2, sort_keys=True).encode() + b"\n"
-    )
+def write_files(folder: Path, weights: bytes, sidecar: Sidecar) -> Sidecar:
+    """Write the two files of a bundle, and return the sidecar as it was written, with hash and size.
+
+    Raises:
+        GraftError: The folder cannot be written; a bundle that was there before stays.
+    """
+    written = replace(sidecar, sha256=hashlib.sha256(weights).hexdigest(), size_bytes=len(weights))
+    described = json.dumps(asdict(written), indent=2, sort_keys=True).encode() + b"\n"
+    write_atomically(folder, {WEIGHTS_FILE: weights, SIDECAR_FILE: described})
+    return written
 
 
 def read_sidecar(folder: Path) -> Sidecar:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from graft.errors import GraftError
@@ -38,6 +40,28 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"Expected {path} to be a whole safetensors file, but it cannot be read: {error}."
         ) from error
     return tensors
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """Return tensors, and what is said about them, as the bytes of a safetensors file."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content: bytes = save(on_cpu, metadata=dict(about))
+    return content
+
+
+def unpack_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return what `pack_tensors` was given.
+
+    Raises:
+        ValueError: These are not the bytes of a safetensors file.
+    """
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"no safetensors file: {error}") from error
+    length = int.from_bytes(content[:8], "little")
+    about: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return tensors, about
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from graft.model.bundle import (
     read_sidecar,
     sha256_of,
     verify,
-    write_atomically,
-    write_sidecar,
+    write_files,
 )
 from graft.model.download import fetch
 from graft.model.tensor_files import read_pickle, read_safetensors
@@ -150,10 +149,7 @@ def write_bundle(
     """
     tensors = state | {HEAD_PREFIX + name.removeprefix("layers."): value for name, value in head.items()}
     content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    write_atomically(folder / WEIGHTS_FILE, content)
-    written = replace(sidecar, sha256=sha256_of(folder / WEIGHTS_FILE), size_bytes=len(content))
-    write_sidecar(folder, written)
-    return written
+    return write_files(folder, content, sidecar)
 
 
 def default_preprocessing(backbone_name: str, channels: int, image_size: int | None = None) -> Preprocessing:

@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from graft.errors import RunFailedError
 from graft.plan.spec import RunSpec
-from graft.sweep.worker import Outcome, describe_job, serve
+from graft.sweep.devices import Place
+from graft.sweep.outcome import AWAY, Outcome, describe_death, describe_interruption
+from graft.sweep.retry import Attempt
+from graft.sweep.stopping import Stop
+from graft.sweep.tail import read_tail
+from graft.sweep.worker import describe_job, serve
 
-#: What a worker gets to close its run before it is killed.
-_SECONDS_TO_END = 10.0
+#: How long to wait for news before looking whether processes live, runs hang, or somebody asks to stop.
+_SECONDS_BETWEEN_LOOKS = 0.5
+#: What runs get to write down where they are when the sweep is asked to stop.
+_SECONDS_TO_STOP = 25.0
+#: How long no run is started after the store was away, times the tries so far.
+_SECONDS_TO_REST = 30.0
+#: Workers that end one after the other before they are ready: something is wrong with all of them.
+_MOST_FALSE_STARTS = 3
+
+
+class Audience(Protocol):
+    """Who is told what happens to runs, and decides what is tried again."""
+
+    def advanced(self, under_way: int, fraction: float) -> None:
+        """Take how many runs are under way, and the sum of the fractions that they have done."""
+
+    def ended(self, attempt: Attempt, outcome: Outcome, run_id: str | None, log: str) -> Attempt | Outcome:
+        """Take the end of a try, and return the next one of the same run, or how the run ended for good."""
 
 
 @dataclass
 class _Worker:
+    place: Place
     process: SpawnProcess
     pipe: Connection
+    log: Path
     ready: bool = False
-    spec: RunSpec | None = None
+    attempt: Attempt | None = None
+    run_id: str | None = None
+    since: float | None = None
     fraction: float = 0.0
 
 
@@ -32,92 +62,197 @@ class Pool:
     """Executes runs side by side, each worker one at a time.
 
     Attributes:
-        size: How many workers.
-        threads: CPU threads of each.
+        places: What each worker may use; as many workers.
         logs: Folder for what runs print.
-        on_progress: Told the sum of the fractions done of all runs under way.
-        on_outcome: Told of each run that ended.
+        audience: Told of each run, and asked whether it is tried again.
+        stop: Looked at for a signal that asks to stop.
+        run_timeout: Seconds that a run may take, None for any.
     """
 
-    size: int
-    threads: int
+    places: Sequence[Place]
     logs: Path
-    on_progress: Callable[[float], None]
-    on_outcome: Callable[[RunSpec, Outcome], None]
+    audience: Audience
+    stop: Stop
+    run_timeout: float | None = None
     _workers: list[_Worker] = field(default_factory=list)
+    _waiting: deque[Attempt] = field(default_factory=deque)
+    _logs: list[Path] = field(default_factory=list)
+    _false_starts: int = 0
+    _rests_until: float = 0.0
 
     def execute(self, specs: Sequence[RunSpec], parent_id: str | None) -> list[Outcome]:
-        """Execute all runs and return how each ended, in the order in which they did."""
-        waiting = list(reversed(specs))
+        """Execute all runs and return how each ended, in the order in which they did.
+
+        Raises:
+            RunFailedError: When workers do not even start.
+        """
+        self._waiting.extend(Attempt(spec) for spec in specs)
+        self.logs.mkdir(parents=True, exist_ok=True)
         outcomes: list[Outcome] = []
         try:
-            self._workers = [self._start() for _ in range(min(self.size, len(specs)))]
-            while self._workers:
-                for ready in wait([worker.pipe for worker in self._workers]):
-                    worker = next(worker for worker in self._workers if worker.pipe is ready)
-                    ended = self._listen(worker)
-                    if ended is not None:
-                        outcomes.append(ended)
-                    if worker.spec is None:
-                        self._next(worker, waiting, parent_id)
+            while (self._waiting or self._busy()) and self.stop.signum is None:
+                self._man()
+                self._hand_out(parent_id)
+                outcomes += self._listen(_SECONDS_BETWEEN_LOOKS)
+                busy = self._busy()
+                self.audience.advanced(len(busy), sum(worker.fraction for worker in busy))
+            if self.stop.signum is not None:
+                outcomes += self._stop_all(self.stop.signum)
         finally:
             self._end_all()
         return outcomes
 
-    def _end_all(self) -> None:
-        """End what still works: first politely, so that runs are closed as killed."""
-        for worker in self._workers:
-            worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(timeout=_SECONDS_TO_END)
-            worker.process.kill()
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.attempt is not None]
 
-    def _start(self) -> _Worker:
+    def _man(self) -> None:
+        """Start a worker in every place that is free and needed."""
+        idle = [worker for worker in self._workers if worker.attempt is None]
+        taken = [worker.place for worker in self._workers]
+        free = list(self.places)
+        for place in taken:
+            free.remove(place)
+        for place in free[: max(0, len(self._waiting) - len(idle))]:
+            self._workers.append(self._start(place))
+
+    def _start(self, place: Place) -> _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, self.threads, self.logs), daemon=False)
+        log = self.logs / f"worker-{os.getpid()}-{time.monotonic_ns()}.log"
+        self._logs.append(log)
+        process = context.Process(target=serve, args=(there, place, log), daemon=False)
         process.start()
         there.close()
-        return _Worker(process, here)
+        return _Worker(place, process, here, log)
 
-    def _next(self, worker: _Worker, waiting: list[RunSpec], parent_id: str | None) -> None:
-        """Give a free worker its next run, or let it go."""
-        if not waiting:
-            worker.pipe.close()
-            self._workers.remove(worker)
-            worker.process.join(timeout=30)
-            return
-        if not worker.process.is_alive():
-            self._workers[self._workers.index(worker)] = self._start()
-            return
-        worker.spec, worker.fraction = waiting.pop(), 0.0
-        worker.pipe.send(describe_job(worker.spec, parent_id))
+    def _hand_out(self, parent_id: str | None) -> None:
+        """Give each free worker its next run."""
+        for worker in self._workers:
+            if not self._waiting or time.monotonic() < self._rests_until:
+                return
+            if not worker.ready or worker.attempt is not None:
+                continue
+            with contextlib.suppress(OSError):  # a worker that just died is noticed when listening
+                worker.pipe.send(describe_job(self._waiting[0].spec, parent_id))
+                worker.attempt, worker.run_id = self._waiting.popleft(), None
+                worker.since, worker.fraction = time.monotonic(), 0.0
 
-    def _listen(self, worker: _Worker) -> Outcome | None:
-        """Take one message; a worker that died is the outcome of its run."""
-        message: tuple[Any, ...]
+    def _listen(self, seconds: float) -> list[Outcome]:
+        """Take the news of all workers, and the silence of those that died or hang."""
+        said = wait([worker.pipe for worker in self._workers], timeout=seconds)
+        outcomes = []
+        for worker in list(self._workers):
+            ended = self._hear(worker) if worker.pipe in said else None
+            if ended is None and worker.process.exitcode is not None:
+                ended = self._bury(worker)
+            if ended is None and self._is_overdue(worker):
+                ended = self._end_overdue(worker)
+            if ended is not None:
+                outcomes += self._conclude(worker, ended)
+        return outcomes
+
+    def _hear(self, worker: _Worker) -> Outcome | None:
+        """Take all news of a worker that are there."""
         try:
-            message = worker.pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            worker.process.join()
-            code = worker.process.exitcode or 0
-            reason = (
-                f"its process was ended by signal {-code}"
-                if code < 0
-                else f"its process exited with code {code}"
-            )
-            message = ("outcome", Outcome(worker.spec.key if worker.spec else "", "killed", reason))
-            if not worker.ready:
+            while worker.pipe.poll():
+                news: tuple[Any, ...] = worker.pipe.recv()
+                if news[0] == "outcome":
+                    outcome: Outcome = news[1]
+                    return outcome
+                self._take(worker, news)
+        except (EOFError, OSError):
+            worker.process.join(timeout=_SECONDS_TO_STOP)
+        return None
+
+    def _take(self, worker: _Worker, news: tuple[Any, ...]) -> None:
+        if news[0] == "ready":
+            worker.ready, self._false_starts = True, 0
+        elif news[0] == "started":
+            worker.run_id = news[1]
+            worker.since = time.monotonic()
+        elif news[0] == "waiting":  # for a run that another sweep executes
+            worker.since = None
+        elif news[0] == "progress":
+            worker.fraction = news[1] / news[2]
+
+    def _bury(self, worker: _Worker) -> Outcome | None:
+        """Take leave of a process that ended; its place is free."""
+        last = self._hear(worker)
+        self._remove(worker)
+        if worker.attempt is not None:
+            return last or describe_death(worker.attempt.spec.key, worker.process.exitcode or 0)
+        if not worker.ready:
+            self._false_starts += 1
+            if self._false_starts >= _MOST_FALSE_STARTS:
+                reason = describe_death("", worker.process.exitcode or 0).reason
                 raise RunFailedError(
-                    f"A worker process could not start: {reason}. Try `graft train` without -m."
-                ) from error
-        worker.ready = True
-        if message[0] == "progress":
-            worker.fraction = message[1] / message[2]
-            self.on_progress(sum(each.fraction for each in self._workers if each.spec is not None))
-        if message[0] != "outcome" or worker.spec is None:
-            return None
-        outcome: Outcome = message[1]
-        spec, worker.spec = worker.spec, None
-        self.on_outcome(spec, outcome)
-        return outcome
+                    f"A worker process could not start: {reason}. Try `graft train` without -m.\n"
+                    f"{read_tail(worker.log)}".rstrip()
+                )
+        return None
+
+    def _is_overdue(self, worker: _Worker) -> bool:
+        if self.run_timeout is None or worker.attempt is None or worker.since is None:
+            return False
+        return time.monotonic() - worker.since > self.run_timeout
+
+    def _end_overdue(self, worker: _Worker) -> Outcome:
+        assert worker.attempt is not None
+        self._remove(worker)
+        reason = f"it hung: not finished after sweep.run_timeout={self.run_timeout:g} s"
+        return Outcome(worker.attempt.spec.key, "failed", reason)
+
+    def _conclude(self, worker: _Worker, outcome: Outcome) -> list[Outcome]:
+        """Tell how a run ended; it is over unless it is to be tried again."""
+        attempt, worker.attempt = worker.attempt, None
+        assert attempt is not None
+        if outcome.status == "killed":  # the worker ends itself
+            self._remove(worker)
+        final = self.audience.ended(attempt, outcome, worker.run_id, read_tail(worker.log))
+        if isinstance(final, Outcome):
+            return [final]
+        if outcome.cause == AWAY:  # the next run would find the store away as well
+            self._rests_until = time.monotonic() + _SECONDS_TO_REST * len(final.earlier)
+        self._waiting.append(final)
+        return []
+
+    def _stop_all(self, signum: int) -> list[Outcome]:
+        """Let all runs write down where they are, and end."""
+        for worker in self._busy():
+            worker.process.terminate()
+        outcomes: list[Outcome] = []
+        deadline = time.monotonic() + _SECONDS_TO_STOP
+        while self._busy() and time.monotonic() < deadline:
+            outcomes += self._listen(_SECONDS_BETWEEN_LOOKS)
+        for worker in self._busy():
+            assert worker.attempt is not None
+            self._remove(worker)
+            outcomes += self._conclude(worker, describe_interruption(worker.attempt.spec.key, signum))
+        return outcomes
+
+    def _remove(self, worker: _Worker) -> None:
+        """Forget a worker, and end its process and what it started."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+        _kill(worker.process)
+        worker.pipe.close()
+
+    def _end_all(self) -> None:
+        """Let workers go that wait for a run; end those that still have one, and cannot be asked any more."""
+        for worker in self._workers:
+            worker.pipe.close()
+        for worker in self._workers:
+            if worker.attempt is None:
+                worker.process.join(timeout=_SECONDS_TO_STOP)
+            _kill(worker.process)
+        for log in self._logs:  # what matters of it is recorded with the run
+            log.unlink(missing_ok=True)
+
+
+def _kill(process: SpawnProcess) -> None:
+    """End a process and all that it started; it leads a group of its own."""
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +12,10 @@ from rich.table import Table
 from graft.compare.replicates import count_replicates
 from graft.compare.select import order_labels
 from graft.plan.spec import RunSpec
-from graft.progress import make_bar
+from graft.sweep.command import reproduce
+from graft.sweep.outcome import Outcome
 from graft.sweep.planner import Plan
-from graft.sweep.worker import Outcome
-
-#: Where there is no terminal, one line of progress at most so often.
-_SECONDS_BETWEEN_LINES = 15.0
+from graft.track.record import RunRecord
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -45,60 +41,57 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(table)
     said = [f"{len(plan.specs)} runs, {len(plan.done)} done already"]
     said += [f"{plan.twins} from-scratch twins added"] if plan.twins else []
-    said += [f"{plan.merged} equal runs merged (from scratch has no freeze depth)"] if plan.merged else []
+    said += [f"{plan.merged} equal runs merged{_say_why_equal(plan)}"] if plan.merged else []
     console.print("; ".join(said) + ".")
 
 
-class SweepProgress:
-    """A bar with an estimate of the time left on a terminal, a line now and then elsewhere."""
+def _say_why_equal(plan: Plan) -> str:
+    """Say why runs may be equal that were asked for as different ones."""
+    scratch = any(spec.arm.from_scratch for spec in plan.specs)
+    deeper = any(spec.arm.freeze_depth for spec in plan.specs)
+    return " (from scratch has no freeze depth)" if scratch and deeper else ""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console = console
-        self._total = total
-        self._ended = 0
-        self._failed = 0
-        self._started = self._said = time.monotonic()
-        self._bar = make_bar(console)
-        self._task = self._bar.add_task("starting workers", total=total)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
+def show_estimate(console: Console, plan: Plan, records: Iterable[RunRecord], workers: int) -> None:
+    """Say how long the missing runs will take, as far as finished runs of the same arms tell.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+    Args:
+        console: Where to.
+        plan: The plan.
+        records: Runs that the store has.
+        workers: How many runs go side by side, 0 where that is not known.
+    """
+    if not plan.missing:
+        return
+    took: dict[str, list[float]] = {}
+    for record in records:
+        if record.status == "finished" and "run_seconds" in record.metrics:
+            took.setdefault(record.arm.text, []).append(record.metrics["run_seconds"])
+    known = [fmean(took[spec.arm.text]) for spec in plan.missing if spec.arm.text in took]
+    if not known:
+        console.print("Time: unknown until the first run has ended.")
+        return
+    more = len(plan.missing) - len(known)
+    seconds = _say_seconds(sum(known) / max(1, min(workers, len(plan.missing))))
+    said = f"Time: about {seconds} with {workers} at a time" if workers else f"Time: {seconds} of work"
+    console.print(f"{said}; {more} runs of arms that never ran come on top." if more else f"{said}.")
 
-    def advance(self, under_way: float) -> None:
-        """Show the fractions done of the runs under way."""
-        self._bar.update(self._task, completed=self._ended + under_way, description=self._words())
 
-    def ended(self, spec: RunSpec, outcome: Outcome) -> None:
-        """Count a run that ended."""
-        self._ended += 1
-        if outcome.status != "finished":
-            self._failed += 1
-            self._console.print(
-                f"{outcome.status}: {spec.arm.label} · {spec.trial}: {outcome.reason}", style="red"
-            )
-        self._bar.update(self._task, completed=self._ended, description=self._words())
-        now = time.monotonic()
-        if not self._console.is_terminal and (
-            now - self._said > _SECONDS_BETWEEN_LINES or self._ended == self._total
-        ):
-            self._said = now
-            left = (now - self._started) / self._ended * (self._total - self._ended)
-            self._console.print(f"{self._ended} of {self._total} runs, about {left:.0f} s left")
+def _say_seconds(seconds: float) -> str:
+    """Say how long, in the unit that a person would use.
 
-    def _words(self) -> str:
-        return f"runs ({self._failed} failed)" if self._failed else "runs"
+    >>> _say_seconds(45), _say_seconds(300), _say_seconds(9000)
+    ('45 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def show_failures(
     console: Console, specs: Sequence[RunSpec], outcomes: Sequence[Outcome], command: str
 ) -> None:
-    """Print what did not finish, and the command that tries again."""
+    """Print what did not finish, how to repeat each of it alone, and the command that tries all again."""
     failed = {outcome.key: outcome for outcome in outcomes if outcome.status != "finished"}
     if not failed:
         return
@@ -114,6 +107,10 @@ def show_failures(
             replicate = spec.replicate.text if folded else str(spec.seed)
             table.add_row(outcome.status, spec.arm.label, spec.labels, replicate, spec.trial, outcome.reason)
     console.print(table)
+    console.print("One by one:")
+    for spec in specs:
+        if spec.key in failed:
+            console.print(f"  {reproduce(spec.config)}", soft_wrap=True, markup=False, highlight=False)
     counts = Counter(outcome.status for outcome in failed.values())
     counted = ", ".join(f"{count} {status}" for status, count in counts.items())
-    console.print(f"{counted}. To run just these again: {command}")
+    console.print(f"{counted}. To run just these again: {command}", soft_wrap=True, markup=False)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -19,41 +18,30 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from graft.config.schema import Config
-from graft.errors import GraftError, RunFailedError
+from graft.errors import GraftError, RunFailedError, RunInterrupted
 from graft.plan.spec import RunSpec
 from graft.progress import show_progress
+from graft.sweep.bookkeeping import Bookkeeper
+from graft.sweep.devices import Place, assign_places, list_gpus
+from graft.sweep.elsewhere import launch_elsewhere
 from graft.sweep.grid import Cell, compose_cells
+from graft.sweep.live import SweepView
+from graft.sweep.nodes import PLUGIN_PACKAGE
+from graft.sweep.outcome import Outcome, name_signal
 from graft.sweep.planner import Plan, make_plan, normalise_cells
 from graft.sweep.pool import Pool
-from graft.sweep.show import SweepProgress, show_failures, show_plan
-from graft.sweep.worker import Outcome, leave, share_of_threads
+from graft.sweep.show import show_estimate, show_failures, show_plan
+from graft.sweep.stopping import Stop, listening
 
 if TYPE_CHECKING:
+    from graft.track.record import RunRecord
     from graft.track.store import Store
-
-#: Hydra instantiates plug-ins of this package only: see src/hydra_plugins/graft.py.
-_PLUGIN_PACKAGE = "hydra_plugins.graft"
-
-
-@dataclass
-class SweeperConfig:
-    """Hydra's node ``hydra/sweeper: graft``."""
-
-    _target_: str = f"{_PLUGIN_PACKAGE}.GraftSweeper"
-    params: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class LauncherConfig:
-    """Hydra's node ``hydra/launcher: graft``."""
-
-    _target_: str = f"{_PLUGIN_PACKAGE}.GraftLauncher"
 
 
 class GraftLauncher(Launcher):
     """Executes planned runs in worker processes of this machine."""
 
-    __module__ = _PLUGIN_PACKAGE
+    __module__ = PLUGIN_PACKAGE
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands over."""
@@ -68,21 +56,6 @@ class GraftLauncher(Launcher):
             "Expected `hydra/sweeper=graft` with `hydra/launcher=graft`, but another sweeper asks for jobs."
         )
 
-    def execute(
-        self, specs: Sequence[RunSpec], config: Config, parent_id: str, console: Console
-    ) -> list[Outcome]:
-        """Execute runs and return how each ended."""
-        workers = config.sweep.workers or 1
-        with SweepProgress(console, len(specs)) as progress:
-            pool = Pool(
-                size=workers,
-                threads=config.trainer.threads or share_of_threads(workers),
-                logs=Path(config.paths.root) / "logs",
-                on_progress=progress.advance,
-                on_outcome=progress.ended,
-            )
-            return pool.execute(specs, parent_id)
-
 
 class GraftSweeper(Sweeper):
     """Expands the grid, adds the twins, leaves out what is finished, and hands the rest to the launcher.
@@ -91,7 +64,7 @@ class GraftSweeper(Sweeper):
         params: Sweep axes that a configuration carries, as overrides by key.
     """
 
-    __module__ = _PLUGIN_PACKAGE
+    __module__ = PLUGIN_PACKAGE
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self.params = dict(params or {})
@@ -112,38 +85,66 @@ class GraftSweeper(Sweeper):
         Raises:
             GraftError: When the grid is impossible.
             RunFailedError: When a run did not finish.
+            RunInterrupted: When the sweep was asked to stop.
         """
+        from graft.track.closing import close_dead_runs
+        from graft.track.experiment import check_experiment
         from graft.track.store import open_store
-        from graft.track.writer import close_dead_runs, start_sweep
 
         console = Console()
         cells = self._compose(arguments)
-        config = normalise_cells(cells)[0]  # mistakes are told before anything is written
+        configs = normalise_cells(cells)  # mistakes are told before anything is written
+        config, places = configs[0], self._assign_places(configs, console)
         store = open_store(config.tracking.uri, Path(config.paths.root))
         close_dead_runs(store)
-        plan = _prepare(cells, store, console)
-        if config.sweep.dry_run:
-            return None
-        parent = start_sweep(store, config.tracking.experiment, plan.specs, _command())
-        before = signal.signal(signal.SIGTERM, leave)
-        try:
-            outcomes = self._launch(plan, config, parent.run_id, console)
-        except (KeyboardInterrupt, SystemExit):
-            parent.end("killed", "interrupted")
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        plan = _plan(cells, store, console)
+        check_experiment(store, config.tracking.experiment, plan.specs)
+        records = read_known(store, config.tracking.experiment) if plan.missing else []
+        show_plan(console, plan)
+        show_estimate(console, plan, records, len(places))
+        if not config.sweep.dry_run:
+            self._run(plan, config, store, Sweep(console, places, records))
+        return None
+
+    def _run(self, plan: Plan, config: Config, store: Store, how: Sweep) -> None:
+        """Execute what is missing, and close the sweep's own record with what became of it."""
+        from graft.track.closing import close_dead_runs
+        from graft.track.writer import start_sweep
+
+        _decode(plan, how.console)
+        # Another launcher looks at no flag: a signal ends it as it ends any program.
+        own = isinstance(self.launcher, GraftLauncher)
+        with listening() if own else contextlib.nullcontext(Stop()) as stop:
+            parent = start_sweep(store, config.tracking.experiment, plan.specs, _command())
+            try:
+                outcomes = self._launch(plan, parent.run_id, store, stop, how)
+            except BaseException as error:
+                asked = isinstance(error, RunInterrupted | KeyboardInterrupt | SystemExit)
+                parent.end("killed" if asked else "failed", f"{type(error).__name__}: {error}")
+                raise
         failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+        if stop.signum is not None:
+            parent.end("killed", f"asked to stop by {name_signal(stop.signum)}")
+            raise RunInterrupted(stop.signum)
         if not failed:
             parent.end("finished")
-            console.print(
+            how.console.print(
                 f"All runs are finished. For the answer: graft compare {config.tracking.experiment}"
             )
-            return None
+            return
         close_dead_runs(store)
         parent.end("failed", f"{len(failed)} runs did not finish")
-        show_failures(console, plan.specs, outcomes, _command())
+        show_failures(how.console, plan.specs, outcomes, _command())
         raise RunFailedError(f"{len(failed)} of {len(plan.specs)} runs did not finish.")
+
+    def _assign_places(self, configs: Sequence[Config], console: Console) -> list[Place]:
+        """Return the places of graft's own workers; another launcher knows its own."""
+        if not isinstance(self.launcher, GraftLauncher):
+            return []
+        places, said = assign_places(configs, list_gpus(configs))
+        if said:
+            console.print(said)
+        return places
 
     def _compose(self, arguments: list[str]) -> list[Cell]:
         """Return the cells of the grid that the configuration and ``arguments`` span."""
@@ -152,40 +153,79 @@ class GraftSweeper(Sweeper):
         overrides = [f"{key}={value}" for key, value in self.params.items()] + arguments
         return compose_cells(self.context.config_loader, self.config, overrides)
 
-    def _launch(self, plan: Plan, config: Config, parent_id: str, console: Console) -> list[Outcome]:
-        missing = plan.missing
-        if not missing:
+    def _launch(self, plan: Plan, parent_id: str, store: Store, stop: Stop, how: Sweep) -> list[Outcome]:
+        """Execute the missing runs, and return how each ended."""
+        if not plan.missing:
             return []
-        if isinstance(self.launcher, GraftLauncher):
-            return self.launcher.execute(missing, config, parent_id, console)
-        raise GraftError("Expected `hydra/launcher=graft`, but got another one.")
+        if not isinstance(self.launcher, GraftLauncher):
+            assert self.launcher is not None
+            return launch_elsewhere(self.launcher, plan.missing, parent_id, store)
+        config = plan.specs[0].config
+        with SweepView(how.console, len(plan.missing), match_values(plan.specs, how.records)) as view:
+            pool = Pool(
+                places=how.places,
+                logs=Path(config.paths.root).resolve() / "logs",
+                audience=Bookkeeper(store, parent_id, config.sweep.retries, view, stop),
+                stop=stop,
+                run_timeout=config.sweep.run_timeout,
+            )
+            return pool.execute(plan.missing, parent_id)
 
 
-def _prepare(cells: Sequence[Cell], store: Store, console: Console) -> Plan:
-    """Plan the sweep, show the plan, and decode the images that its runs will see."""
-    from graft.run import decode_images, gather_facts
+@dataclass(frozen=True)
+class Sweep:
+    """How a sweep goes: where it says so, with which workers, and what the store knew before.
+
+    Attributes:
+        console: Where to print.
+        places: What each worker may use, none where another launcher has its own.
+        records: Runs of the experiment that are recorded already.
+    """
+
+    console: Console
+    places: list[Place]
+    records: list[RunRecord]
+
+
+def read_known(store: Store, experiment: str) -> list[RunRecord]:
+    """Return the runs that an experiment has already, none when it is new."""
+    from graft.track.reader import read_experiment
+
+    try:
+        return read_experiment(store, experiment)
+    except GraftError:
+        return []
+
+
+def match_values(specs: Sequence[RunSpec], records: Sequence[RunRecord]) -> list[tuple[RunSpec, float]]:
+    """Return the validation value of each run that is recorded as finished."""
+    by_key = {record.run_key: record for record in records if record.status == "finished"}
+    return [
+        (spec, by_key[spec.key].metrics[f"val/{spec.config.metric}"]) for spec in specs if spec.key in by_key
+    ]
+
+
+def _plan(cells: Sequence[Cell], store: Store, console: Console) -> Plan:
+    """Plan the sweep."""
+    from graft.run import gather_facts
     from graft.track.reader import finished_runs
 
     with show_progress(console, "reading images") as progress:
-        plan = make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
-    show_plan(console, plan)
-    if not plan.specs[0].config.sweep.dry_run:
-        with show_progress(console, "decoding images") as progress:
-            for spec in _one_of_each_input(plan.missing):
-                decode_images(spec, progress)
-    return plan
+        return make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
+
+
+def _decode(plan: Plan, console: Console) -> None:
+    """Decode the images that the runs will see."""
+    from graft.run import decode_images
+
+    with show_progress(console, "decoding images") as progress:
+        for spec in _one_of_each_input(plan.missing):
+            decode_images(spec, progress)
 
 
 def _one_of_each_input(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """Return one run of each set of decoded images."""
     return list({(spec.facts.data_digest, spec.arm.input): spec for spec in specs}.values())
-
-
-def register_plugins() -> None:
-    """Make ``hydra/sweeper: graft`` and ``hydra/launcher: graft`` known to Hydra's defaults lists."""
-    store = ConfigStore.instance()
-    store.store(group="hydra/sweeper", name="graft", node=SweeperConfig, provider="graft")
-    store.store(group="hydra/launcher", name="graft", node=LauncherConfig, provider="graft")
 
 
 def _command() -> str:

@@ -15,6 +15,7 @@ import yaml
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
+from graft.track.away import needing_answers
 from graft.track.record import RunRecord
 from graft.track.store import Store
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _BUILT_IN = "Default"
 _PAGE = 1000
 _RUN = "tags.`graft.kind` = 'run'"
+_FINISHED = f"{_RUN} and attributes.status = 'FINISHED'"
 _SWEEP = "tags.`graft.kind` = 'sweep'"
 _OWN_FIELDS = {
     "run_key", "arm", "trial", "condition", "labels", "seed", "replicate", "folds", "data", "kind", "status",
@@ -44,14 +46,40 @@ def find_sweep(store: Store, experiment_id: str, keys: Sequence[str]) -> str | N
 
 
 def finished_runs(store: Store) -> dict[str, str]:
-    """Return the id of the newest finished run by run key, over all experiments of the store."""
-    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    wanted = f"{_RUN} and attributes.status = 'FINISHED'"
-    runs = _search(store, experiments, wanted)
+    """Return the id of the newest finished run by run key, over all experiments of the store.
+
+    Raises:
+        StoreAwayError: When the store does not answer.
+    """
     found: dict[str, str] = {}
-    for run in runs:  # the newest first
-        found.setdefault(run.data.tags["graft.run_key"], run.info.run_id)
+    with needing_answers(store.uri):
+        for run in search(store, list(name_experiments(store)), _FINISHED):
+            found.setdefault(run.data.tags["graft.run_key"], run.info.run_id)
     return found
+
+
+def find_finished(store: Store, run_key: str, metric: str) -> float | None:
+    """Return the validation metric of the newest finished run of one key, None when there is none.
+
+    Raises:
+        StoreAwayError: When the store does not answer.
+    """
+    with needing_answers(store.uri):
+        wanted = f"{_FINISHED} and tags.`graft.run_key` = '{run_key}'"
+        found = store.client.search_runs(list(name_experiments(store)), wanted, max_results=1)
+    return float(found[0].data.metrics[f"val/{metric}"]) if found else None
+
+
+def name_experiments(store: Store) -> dict[str, str]:
+    """Return the names of all experiments by id."""
+    names: dict[str, str] = {}
+    token: str | None = None
+    while True:
+        page = store.client.search_experiments(max_results=_PAGE, page_token=token)
+        names |= {str(experiment.experiment_id): str(experiment.name) for experiment in page}
+        token = page.token
+        if not token:
+            return names
 
 
 def read_run(store: Store, run_id: str) -> RunRecord:
@@ -66,7 +94,7 @@ def last_experiment(store: Store) -> str:
     Raises:
         GraftError: When no run was ever started.
     """
-    names = {experiment.experiment_id: experiment.name for experiment in store.client.search_experiments()}
+    names = name_experiments(store)
     newest = store.client.search_runs(
         list(names), _RUN, order_by=["attributes.start_time DESC"], max_results=1
     )
@@ -87,18 +115,18 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
     Raises:
         GraftError: When there is no such experiment.
     """
-    names = {experiment.experiment_id: experiment.name for experiment in store.client.search_experiments()}
+    names = name_experiments(store)
     by_name = {label: identity for identity, label in names.items()}
     if name in by_name:
-        sweeps = list(_search(store, [by_name[name]], _SWEEP))
-        own = {run.info.run_id for run in _search(store, [by_name[name]], _RUN)}
+        sweeps = list(search(store, [by_name[name]], _SWEEP))
+        own = {run.info.run_id for run in search(store, [by_name[name]], _RUN)}
     else:
         sweeps = _find_parent(store, name, sorted(set(by_name) - {_BUILT_IN}))
         own = set()
     keys = {key for sweep in sweeps for key in _plan(store, sweep)}
     records = [
         _record(run, names.get(run.info.experiment_id, ""))
-        for run in _search(store, list(names), _RUN)
+        for run in search(store, list(names), _RUN)
         if run.info.run_id in own or run.data.tags.get("graft.run_key") in keys
     ]
     return _latest_of_each(records)
@@ -106,7 +134,7 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
 
 def sum_confusions(store: Store, run_ids: Sequence[str]) -> tuple[list[str], list[list[int]]]:
     """Return the class names and the summed confusion counts of runs; rows are true classes."""
-    stored = [_read_json(store, run_id, "confusion.json") for run_id in run_ids]
+    stored = [read_json(store, run_id, "confusion.json") for run_id in run_ids]
     counts = [
         [sum(cell) for cell in zip(*rows, strict=True)]
         for rows in zip(*(one["counts"] for one in stored), strict=True)
@@ -117,7 +145,7 @@ def sum_confusions(store: Store, run_ids: Sequence[str]) -> tuple[list[str], lis
 def read_worst_errors(store: Store, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the configuration of a run, and its surest errors: item, index, true, predicted, probability."""
     config = yaml.safe_load(_read_text(store, run_id, "config.yaml"))
-    return config, _read_json(store, run_id, "worst_errors.json")
+    return config, read_json(store, run_id, "worst_errors.json")
 
 
 def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]:
@@ -133,11 +161,15 @@ def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]
 
 
 def _plan(store: Store, sweep: Run) -> list[str]:
-    return [str(key) for key in _read_json(store, sweep.info.run_id, "plan.json")["run_keys"]]
+    return [str(key) for key in read_json(store, sweep.info.run_id, "plan.json")["run_keys"]]
 
 
-def _read_json(store: Store, run_id: str, path: str) -> Any:
-    """Return what a JSON artifact holds."""
+def read_json(store: Store, run_id: str, path: str) -> Any:
+    """Return what a JSON artifact of a run holds.
+
+    Raises:
+        GraftError: When it is not there.
+    """
     return json.loads(_read_text(store, run_id, path))
 
 
@@ -158,7 +190,8 @@ def _read_text(store: Store, run_id: str, path: str) -> str:
             ) from error
 
 
-def _search(store: Store, experiments: list[str], wanted: str) -> Iterator[Run]:
+def search(store: Store, experiments: list[str], wanted: str) -> Iterator[Run]:
+    """Yield the runs of experiments, by id, that a filter wants; the newest first."""
     token: str | None = None
     while experiments:
         page = store.client.search_runs(experiments, wanted, max_results=_PAGE, page_token=token)

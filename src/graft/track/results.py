@@ -46,7 +46,7 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
         "best_step": float(fitted.best_step),
     }
     # MLflow shows the number with the highest step: the chosen validation must not hide behind the last one.
-    writer.record(numbers, fitted.steps)
+    writer.conclude(numbers, fitted.steps)
     writer.tag({"graft.split": split.digest})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

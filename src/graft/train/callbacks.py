@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +17,9 @@ from graft.train.evaluation import Evaluation
 from graft.train.task import Recorder, TransferTask
 
 _SECONDS_BETWEEN_NEWS = 0.2
+
+#: The parts of an `Evaluation`.
+_SEEN = ("index", "label", "outputs")
 
 
 class BestWeights(pl.Callback):
@@ -37,28 +41,59 @@ class BestWeights(pl.Callback):
         self._state: dict[str, Tensor] = {}
         self._since_best = 0
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run no longer improves, for as long as it may."""
+        return self.patience is not None and self._since_best >= self.patience
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare this validation with the best one so far."""
         assert isinstance(pl_module, TransferTask)
-        if self.metric not in pl_module.metrics:
+        self.observe(pl_module, trainer.global_step)
+        if self.exhausted:
+            trainer.should_stop = True
+
+    def observe(self, task: TransferTask, step: int) -> None:
+        """Compare the validation that ``task`` has just had, after ``step`` optimizer steps.
+
+        Raises:
+            GraftError: The metric has no meaning on these images.
+        """
+        if self.metric not in task.metrics:
             raise GraftError(
                 f"Expected validation images on which `metric={self.metric}` has a meaning, but got "
                 "images of one class. Raise `data.val_labels_per_class` or `data.val_size`, or use "
                 "`metric=accuracy`."
             )
-        value = pl_module.metrics[self.metric]
-        standing = (value if METRICS[self.metric].higher_is_better else -value, -pl_module.metrics["loss"])
+        value = task.metrics[self.metric]
+        standing = (value if METRICS[self.metric].higher_is_better else -value, -task.metrics["loss"])
+        self._since_best += 1
         if self.best is None or standing > self.best:
-            self.best, self.step, self.evaluation = standing, trainer.global_step, pl_module.evaluation
+            self.best, self.step, self.evaluation = standing, step, task.evaluation
             self._state = {
-                name: tensor.detach().clone()
-                for name, tensor in pl_module.classifier.trainable_state().items()
+                name: tensor.detach().clone() for name, tensor in task.classifier.trainable_state().items()
             }
             self._since_best = 0
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what is remembered: values as JSON takes them, and tensors."""
+        if self.evaluation is None:
+            return {"standing": None, "step": 0, "since_best": 0}, {}
+        seen = {name: getattr(self.evaluation, name) for name in _SEEN}
+        tensors = {f"best.{name}": tensor for name, tensor in self._state.items()}
+        values = {"standing": self.best, "step": self.step, "since_best": self._since_best}
+        return values, tensors | {f"seen.{name}": tensor for name, tensor in seen.items()}
+
+    def load(self, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Remember what `state` returned."""
+        if values["standing"] is None:
             return
-        self._since_best += 1
-        if self.patience is not None and self._since_best >= self.patience:
-            trainer.should_stop = True
+        value, loss = values["standing"]
+        self.best, self.step, self._since_best = (value, loss), values["step"], values["since_best"]
+        self.evaluation = Evaluation(**{name: tensors[f"seen.{name}"] for name in _SEEN})
+        self._state = {
+            name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")
+        }
 
     def restore(self, task: TransferTask) -> None:
         """Put the best weights back into ``task``."""
@@ -99,13 +134,22 @@ class RecordRounds(pl.Callback):
         assert isinstance(pl_module, TransferTask)
         if self.progress is not None:
             self.progress(trainer.global_step)
-        train_loss = pl_module.pop_train_loss()
-        if self.recorder is not None:
-            numbers = {"train/loss": train_loss}
-            numbers |= {f"val/{name}": value for name, value in pl_module.metrics.items()}
-            self.recorder.record(numbers | pl_module.rates(), trainer.global_step)
-        if not (math.isfinite(train_loss) and math.isfinite(pl_module.metrics["loss"])):
-            raise DivergedError(
-                f"The loss became {train_loss} by step {trainer.global_step}. Try a lower `optim.lr`, "
-                "a warm-up (`optim.warmup=0.1`) or `optim.gradient_clip=1`."
-            )
+        record_round(pl_module, trainer.global_step, self.recorder)
+
+
+def record_round(task: TransferTask, step: int, recorder: Recorder | None) -> None:
+    """Hand over the training loss, the validation metrics and the rates after ``step`` optimizer steps.
+
+    Raises:
+        DivergedError: A loss is NaN or infinite.
+    """
+    train_loss = task.pop_train_loss()
+    if recorder is not None:
+        numbers = {"train/loss": train_loss}
+        numbers |= {f"val/{name}": value for name, value in task.metrics.items()}
+        recorder.record(numbers | task.rates(), step)
+    if not (math.isfinite(train_loss) and math.isfinite(task.metrics["loss"])):
+        raise DivergedError(
+            f"The loss became {train_loss} by step {step}. Try a lower `optim.lr`, "
+            "a warm-up (`optim.warmup=0.1`) or `optim.gradient_clip=1`."
+        )

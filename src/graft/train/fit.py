@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,15 +15,18 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from graft.config.schema import Config, LossConfig, TrainerConfig
+from graft.config.schema import Config, TrainerConfig
 from graft.data.balance import weigh_classes
 from graft.data.datamodule import ImageDataModule
 from graft.model.classifier import Classifier
 from graft.train.callbacks import BestWeights, RecordRounds
+from graft.train.checkpoint import Checkpoints, State
 from graft.train.evaluation import Evaluation
-from graft.train.losses import build_loss
+from graft.train.losses import Loss, build_loss
 from graft.train.metrics import measure
+from graft.train.resume import KeepState
 from graft.train.statistics import runs_on_gpu
+from graft.train.stop import StopRequest
 from graft.train.task import Recorder, TransferTask
 
 _ADVICE = (
@@ -62,6 +64,8 @@ class Fitted:
         steps: Optimizer steps done in all.
         train_seconds: Time of training and validation.
         images_seen: Training images seen, repeats counted.
+        earlier_seconds: The part of ``train_seconds`` that earlier processes of this run took.
+        notes: What the user should know of the checkpoints.
     """
 
     best_step: int
@@ -71,11 +75,13 @@ class Fitted:
     steps: int
     train_seconds: float
     images_seen: int
+    earlier_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def seed_everything(seed: int) -> None:
     """Seed every generator that initialisation and dropout draw from; 0 is a seed."""
-    with _without_advice():
+    with without_advice():
         pl.seed_everything(seed, verbose=False)
 
 
@@ -100,6 +106,9 @@ def fit(
     *,
     recorder: Recorder | None = None,
     progress: Callable[[int], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    start: State | None = None,
+    stop: StopRequest | None = None,
 ) -> Fitted:
     """Train, choose the best validation, test once.
 
@@ -110,22 +119,34 @@ def fit(
         budget: How long to train.
         recorder: Takes the numbers of each validation.
         progress: Told the optimizer steps done.
+        checkpoints: Where to write down how far the training is; None for nowhere.
+        start: Where an earlier process was; None for the beginning.
+        stop: Looked at between optimizer steps; None: nobody asks.
 
     Raises:
         DivergedError: When the loss became NaN or infinite.
         KeyboardInterrupt: When the user interrupted it.
+        RunInterrupted: When it was asked to stop, and has written down how far it is.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
-    loss = build_loss(_balance(config, data))
+    loss = build_run_loss(config, data)
     task = TransferTask(classifier, config.optim, loss, budget.total_steps, config.metric)
     best = BestWeights(config.metric, config.trainer.patience)
-    with _without_advice(), _interruptible():
-        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress)])
-        started = time.perf_counter()
-        trainer.fit(task, datamodule=data)
-        seconds = time.perf_counter() - started
-        steps = trainer.global_step
+    stop = stop or StopRequest()
+    keeper = KeepState(
+        best,
+        recorder=recorder,
+        checkpoints=checkpoints,
+        stop=stop,
+        start=start,
+        keeps_loaders=data.workers > 0,
+    )
+    with without_advice(), _interruptible(), stop.waiting():
+        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress), keeper])
+        if keeper.prepare(trainer, task):
+            trainer.fit(task, datamodule=data)
+        seconds, steps = keeper.seconds, trainer.global_step
         best.restore(task)
         trainer.test(task, datamodule=data, verbose=False)
     assert best.evaluation is not None
@@ -137,18 +158,20 @@ def fit(
         test_metrics=task.metrics,
         steps=steps,
         train_seconds=seconds,
-        images_seen=_count_images(data, steps),
+        images_seen=count_images(data, steps),
+        earlier_seconds=start.seconds if start else 0.0,
+        notes=tuple(keeper.notes),
     )
 
 
-def _balance(config: Config, data: ImageDataModule) -> LossConfig:
-    """Return the loss with the class weights that ``data.balance`` asks for."""
+def build_run_loss(config: Config, data: ImageDataModule) -> Loss:
+    """Return the loss of a run, with the class weights that ``data.balance`` asks for."""
     trained = data.labels[data.split.train]
     weights = weigh_classes(config.data, np.bincount(trained, minlength=int(data.labels.max()) + 1))
-    return config.loss if weights is None else replace(config.loss, class_weights=weights)
+    return build_loss(config.loss if weights is None else replace(config.loss, class_weights=weights))
 
 
-def _count_images(data: ImageDataModule, steps: int) -> int:
+def count_images(data: ImageDataModule, steps: int) -> int:
     """Return the training images seen in ``steps`` optimizer steps, repeats counted."""
     passes, rest = divmod(steps, data.schedule.steps_per_pass)
     return passes * len(data.split.train) + rest * data.schedule.batch_size
@@ -199,7 +222,7 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """Silence Lightning's advice that does not apply: graft reads batches from memory and logs by itself."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.ERROR)

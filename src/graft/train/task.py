@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from graft.config.schema import OptimConfig
@@ -25,6 +26,9 @@ class Recorder(Protocol):
 
     def record(self, metrics: Mapping[str, float], step: int) -> None:
         """Take ``metrics`` as they stand after ``step`` optimizer steps."""
+
+    def flush(self) -> None:
+        """Make sure that what was taken outlives this process."""
 
 
 class TransferTask(pl.LightningModule):
@@ -54,12 +58,13 @@ class TransferTask(pl.LightningModule):
         self.names = tuple(dict.fromkeys((*CHEAP, metric)))
         self.groups = parameter_groups(classifier)
         self.trained = [parameter for members in self.groups.values() for _, parameter in members]
+        self.optimizer: Optimizer | None = None
         self.evaluation: Evaluation | None = None
         self.metrics: dict[str, float] = {}
         self._parts: list[Evaluation] = []
         self._loss_sum: Tensor | None = None
         self._micro_batches = 0
-        self._plateau = (
+        self.plateau = (
             Plateau(optim.decay_factor, optim.plateau_checks) if optim.schedule == "plateau" else None
         )
 
@@ -97,18 +102,27 @@ class TransferTask(pl.LightningModule):
             return float("nan")
         mean = self._loss_sum / self._micro_batches
         self._loss_sum, self._micro_batches = None, 0
-        return float(torch.stack(self._everyone(mean.reshape(1))).mean())
+        return float(torch.stack(self.everyone(mean.reshape(1))).mean())
+
+    def partial_loss(self) -> tuple[float, int]:
+        """Return the sum of this process's training losses since the last validation, and their number."""
+        return (0.0 if self._loss_sum is None else float(self._loss_sum)), self._micro_batches
+
+    def resume_partial_loss(self, loss_sum: float, micro_batches: int) -> None:
+        """Go on from what `partial_loss` returned."""
+        self._loss_sum = torch.tensor(loss_sum, device=self.device) if micro_batches else None
+        self._micro_batches = micro_batches
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over all named groups and the schedule, stepped at every optimizer step."""
-        optimizer = build_optimizer(self.optim, self.groups)
-        factor, plateau = schedule_factor(self.optim, self.total_steps), self._plateau
+        self.optimizer = optimizer = build_optimizer(self.optim, self.groups)
+        factor, plateau = schedule_factor(self.optim, self.total_steps), self.plateau
         schedule = LambdaLR(optimizer, lambda step: factor(step) * (plateau.multiple if plateau else 1.0))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def rates(self) -> dict[str, float]:
         """Return the current learning rate of every group."""
-        groups = self.trainer.optimizers[0].param_groups
+        groups = self.optimizer.param_groups if self.optimizer else []
         return {f"lr/{group['name']}": float(group["lr"]) for group in groups}
 
     def on_validation_epoch_start(self) -> None:
@@ -139,9 +153,9 @@ class TransferTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Measure the validation images; a plateau schedule listens."""
         self._measure(self.names)
-        if self._plateau is not None:
-            drop = self._plateau.observe(self.metrics["loss"])
-            for group in self.trainer.optimizers[0].param_groups:
+        if self.plateau is not None and self.optimizer is not None:
+            drop = self.plateau.observe(self.metrics["loss"])
+            for group in self.optimizer.param_groups:
                 group["lr"] *= drop
 
     def on_test_epoch_end(self) -> None:
@@ -150,12 +164,12 @@ class TransferTask(pl.LightningModule):
 
     def _measure(self, names: Sequence[str] | None) -> None:
         """Gather the scores of all processes and measure them."""
-        gathered = gather(self._parts, self._everyone)
+        gathered = gather(self._parts, self.everyone)
         self._parts = []
         self.evaluation = Evaluation(gathered.index.cpu(), gathered.label.cpu(), gathered.outputs.cpu())
         self.metrics = measure(self.evaluation, self.loss, names)
 
-    def _everyone(self, tensor: Tensor) -> list[Tensor]:
+    def everyone(self, tensor: Tensor) -> list[Tensor]:
         """Return this tensor from every process; lengths may differ along the first axis."""
         if self.trainer.world_size == 1:
             return [tensor]

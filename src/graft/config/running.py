@@ -1,0 +1,98 @@
+"""Knobs of how runs are carried out and kept: none of them changes a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graft.config.knob import knob
+
+
+@dataclass
+class TrackingConfig:
+    """Where runs are recorded."""
+
+    experiment: str = knob(
+        "default", "name of the experiment; its report goes under paths.root/reports/<name>", keyed=False
+    )
+    uri: str | None = knob(
+        None,
+        "MLflow tracking URI; null = MLFLOW_TRACKING_URI, else a SQLite file under paths.root",
+        keyed=False,
+    )
+
+
+@dataclass
+class SweepConfig:
+    """How many runs go together."""
+
+    twin: str = knob(
+        "auto",
+        "auto = add the from-scratch twin of every transfer arm, off = do not",
+        choices=("auto", "off"),
+        keyed=False,
+    )
+    workers: int | None = knob(
+        None,
+        "runs side by side; null = one per GPU (or per `trainer.devices` GPUs), else one",
+        low=1,
+        keyed=False,
+    )
+    oversubscribe: bool = knob(
+        False, "whether more workers may be asked for than there are GPUs, or cores without GPUs", keyed=False
+    )
+    run_timeout: float | None = knob(
+        None,
+        "a run that takes longer hangs: it is ended and recorded as failed; null = never",
+        unit="s",
+        low=1,
+        keyed=False,
+    )
+    retries: int = knob(
+        2,
+        "times a run is tried again when its process was killed, the store was away or memory ran out",
+        low=0,
+        high=100,
+        keyed=False,
+    )
+    dry_run: bool = knob(False, "print the plan and stop", keyed=False)
+    parent: str | None = knob(
+        None, "MLflow id of the sweep that a run belongs to; set by the sweep itself", keyed=False
+    )
+
+
+@dataclass
+class CheckpointConfig:
+    """Which runs keep their weights, and how a run that is under way is kept on disk."""
+
+    keep: str = knob(
+        "chosen",
+        "weights of finished runs after `graft compare`: chosen = the chosen trials' only",
+        choices=("chosen", "all", "none"),
+        keyed=False,
+    )
+    every_seconds: float = knob(
+        300.0,
+        "a run writes where it is at validations, and at least so often between them",
+        unit="s",
+        low=0,
+        keyed=False,
+    )
+    keep_last: int = knob(
+        2, "such states kept of a run until it has finished; 1 = none to fall back on", low=1, keyed=False
+    )
+
+
+@dataclass
+class BundleConfig:
+    """What `graft pretrain` writes."""
+
+    name: str | None = knob(
+        None, "name of the weights bundle under paths.root/weights; null = <data>-<backbone>", keyed=False
+    )
+
+
+@dataclass
+class PathsConfig:
+    """Where graft writes."""
+
+    root: str = knob("./runs", "everything that graft writes goes under it", keyed=False)
