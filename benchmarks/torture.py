@@ -93,8 +93,8 @@ class Ordeal:
 def command(root: Path, runs: int, steps: int, workers: int) -> list[str]:
     """Return the command of the sweep: two rates, half as many seeds as runs."""
     words = [
-        "experiment=null", "data=digits", "data.labels_per_class=20", "backbone=small_cnn",
-        "transfer=from_scratch", "optim.lr=1e-3,3e-3", f"seed=range({runs // 2})",
+        "experiment=null", "data=digits", "data.labels_per_class=20", "data.image_size=12",
+        "data.batch_size=16", "backbone=small_cnn", "transfer=from_scratch", "optim.lr=1e-3,3e-3", f"seed=range({runs // 2})",
         f"trainer.min_steps={steps}", "trainer.epochs=1", "trainer.max_validations=10",
         "trainer.accelerator=cpu", "checkpoint.keep=all", f"sweep.workers={workers}",
         f"tracking.experiment={EXPERIMENT}", f"paths.root={root}",
@@ -290,7 +290,7 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=40, help="runs of the sweep, an even number")
     parser.add_argument("--kills", type=int, default=100, help="kills in all")
-    parser.add_argument("--steps", type=int, default=600, help="optimizer steps of a run, in ten epochs")
+    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of a run, in ten epochs")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument("--seed", type=int, default=0, help="draws victims, signals and moments")
     parser.add_argument("--out", type=Path, default=HERE, help="where torture.json and torture.md go")

@@ -112,6 +112,7 @@ MISTAKES = [
         "but got 'acuracy'. Did you mean 'accuracy'? (2 of 2 runs)",
     ),
     (["train", "-m", "transfer=glob(zzz*)"], "Expected at least one value for `transfer`"),
+    (["train", "-m", "--cfg", "job"], "Expected -m or --cfg, but got both."),
     (["train", "experiment=digit_transfer"], "Did you mean 'digits_transfer'?"),
 ]
 

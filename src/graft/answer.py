@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from graft.config.running import say_place
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
@@ -145,8 +146,3 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
 def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:
     true, predicted = class_names[error["true"]], class_names[error["predicted"]]
     return f"{true}, taken for {predicted} ({error['probability']:.2f})"
-
-
-def say_place(root: str) -> str:
-    """Return the option that leads a command to this root, empty for the usual one."""
-    return "" if Path(root) == Path("runs") else f" paths.root={root}"

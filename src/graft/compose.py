@@ -39,6 +39,7 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, to be explained here
     os.environ["GRAFT_COMMAND"] = shlex.join(["graft", primary, *words])
     check_choices(words)
+    _check_flags(words)
     check_launcher(words)
     register_schema()
     register_plugins()
@@ -70,6 +71,16 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     finally:
         sys.argv = arguments
     return 0
+
+
+def _check_flags(words: Sequence[str]) -> None:
+    """Refuse flags of Hydra that exclude each other."""
+    looks = [word for word in words if word in ("--cfg", "-c", "--info", "-i")]
+    if looks and any(word in ("-m", "--multirun") for word in words):
+        raise GraftError(
+            f"Expected -m or {looks[0]}, but got both. Leave out -m to see the configuration of one run; "
+            "`sweep.dry_run=true` shows the plan of a sweep."
+        )
 
 
 def _flags_first(words: Sequence[str]) -> list[str]:

@@ -111,7 +111,8 @@ def execute(
         notes = inputs.notes + _describe_start(checkpoints, start)
         store = open_store(config.tracking.uri, root) if _records() else None
         about = inputs.about | {"notes": "\n".join(notes)}
-        with _ending(checkpoints), recording(store, spec, parent_id, notes=about) as recorder:
+        going_on = recording(store, spec, parent_id, notes=about, goes_on=start is not None)
+        with _ending(checkpoints), going_on as recorder:
             if recorder is not None and on_start is not None:
                 on_start(recorder.run_id)
             fitted = fit(
@@ -219,4 +220,5 @@ def _measure_features(
 
 def _records() -> bool:
     """Whether this process writes the record: the first one of a run on several devices."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("SLURM_PROCID", "0")) == 0
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name, "0")) == 0 for name in ranks)

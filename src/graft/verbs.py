@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
-from graft.answer import say_place
+from graft.config.running import say_place
 from graft.config.schema import Config
 from graft.data.preprocessing import Preprocessing
 from graft.progress import make_bar, show_progress

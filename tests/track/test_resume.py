@@ -186,3 +186,18 @@ def test_a_heart_beats_while_a_run_is_under_way(
         time.sleep(0.05)
     assert abs(beat - time.time()) < 30
     writer.end("finished")
+
+
+def test_a_failed_run_whose_checkpoint_is_used_goes_on_in_its_own_record(store: Store, plan: Plan) -> None:
+    spec = plan()
+    failed = interrupt(store, spec, ValueError("no space"), until=4)
+    with recording(store, spec, None, {}, goes_on=True) as writer:
+        assert writer is not None
+        assert writer.run_id == failed
+        train(writer, 8, first=4)
+    steps = [point.step for point in store.client.get_metric_history(failed, "train/loss")]
+    assert steps == list(STEPS)
+    interrupt(store, plan(seed=7), ValueError("no space"), until=4)
+    with recording(store, plan(seed=7), None, {}) as writer:
+        assert writer is not None
+        assert writer.run_id != failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from graft.config.knob import knob
 
@@ -96,3 +97,8 @@ class PathsConfig:
     """Where graft writes."""
 
     root: str = knob("./runs", "everything that graft writes goes under it", keyed=False)
+
+
+def say_place(root: str) -> str:
+    """Return the option that leads a command to this root, empty for the usual one."""
+    return "" if Path(root) == Path("runs") else f" paths.root={root}"

@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
+from graft.config.running import say_place
 from graft.config.schema import Config
 from graft.errors import GraftError, RunFailedError, RunInterrupted
 from graft.plan.spec import RunSpec
@@ -128,9 +129,8 @@ class GraftSweeper(Sweeper):
             raise RunInterrupted(stop.signum)
         if not failed:
             parent.end("finished")
-            how.console.print(
-                f"All runs are finished. For the answer: graft compare {config.tracking.experiment}"
-            )
+            answer = f"graft compare {config.tracking.experiment}{say_place(config.paths.root)}"
+            how.console.print(f"All runs are finished. For the answer: {answer}")
             return
         close_dead_runs(store)
         parent.end("failed", f"{len(failed)} runs did not finish")

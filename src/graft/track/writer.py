@@ -201,17 +201,19 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
 
 
 def resume_run(
-    store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapping[str, str]
+    store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapping[str, str], goes_on: bool = False
 ) -> RunWriter | None:
     """Go on in the newest MLflow run of the same key, when it was interrupted; None when there is none.
 
-    A run that failed for a reason of its own, or diverged, is left as it is.
+    A run that failed for a reason of its own, or diverged, is left as it is, unless training goes on where it
+    was.
 
     Args:
         store: Where to write.
         spec: The planned run.
         parent_id: The sweep it belongs to from now on; None leaves it where it was.
         notes: Further tags, by name without the prefix ``graft.``.
+        goes_on: Whether training goes on from a checkpoint: what was recorded up to it is in the old record.
 
     Raises:
         StoreAwayError: When the store does not answer.
@@ -220,7 +222,8 @@ def resume_run(
         experiment = ask_patiently(lambda: store.experiment_id(spec.config.tracking.experiment))
         wanted = f"tags.`graft.kind` = 'run' and tags.`graft.run_key` = '{spec.key}'"
         found = ask_patiently(lambda: store.client.search_runs([experiment], wanted, max_results=1))
-        if not found or not _was_interrupted(found[0]):
+        failed = bool(found) and found[0].info.status == "FAILED"
+        if not found or not (_was_interrupted(found[0]) or (goes_on and failed)):
             return None
         resumed = int(found[0].data.tags.get("graft.resumed", "0")) + 1
         tags = describe_run(spec, parent_id, notes) | {"graft.resumed": str(resumed)}
@@ -231,7 +234,12 @@ def resume_run(
 
 @contextlib.contextmanager
 def recording(
-    store: Store | None, spec: RunSpec, parent_id: str | None, notes: Mapping[str, str]
+    store: Store | None,
+    spec: RunSpec,
+    parent_id: str | None,
+    notes: Mapping[str, str],
+    *,
+    goes_on: bool = False,
 ) -> Iterator[RunWriter | None]:
     """Record what happens inside as one run, and end it with the status that is true.
 
@@ -242,6 +250,7 @@ def recording(
         spec: The planned run.
         parent_id: The sweep it belongs to, if any.
         notes: Further tags, by name without the prefix ``graft.``.
+        goes_on: Whether training goes on from a checkpoint.
 
     Raises:
         StoreAwayError: When the run cannot be started because the store does not answer.
@@ -249,7 +258,7 @@ def recording(
     if store is None:
         yield None
         return
-    writer = resume_run(store, spec, parent_id=parent_id, notes=notes)
+    writer = resume_run(store, spec, parent_id=parent_id, notes=notes, goes_on=goes_on)
     writer = writer or start_run(store, spec, parent_id=parent_id, notes=notes)
     try:
         yield writer
