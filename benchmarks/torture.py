@@ -94,7 +94,8 @@ def command(root: Path, runs: int, steps: int, workers: int) -> list[str]:
     """Return the command of the sweep: two rates, half as many seeds as runs."""
     words = [
         "experiment=null", "data=digits", "data.labels_per_class=20", "data.image_size=12",
-        "data.batch_size=16", "backbone=small_cnn", "transfer=from_scratch", "optim.lr=1e-3,3e-3", f"seed=range({runs // 2})",
+        "data.batch_size=16", "backbone=small_cnn", "transfer=from_scratch",
+        "optim.lr=1e-3,3e-3", f"seed=range({runs // 2})",
         f"trainer.min_steps={steps}", "trainer.epochs=1", "trainer.max_validations=10",
         "trainer.accelerator=cpu", "checkpoint.keep=all", f"sweep.workers={workers}",
         f"tracking.experiment={EXPERIMENT}", f"paths.root={root}",

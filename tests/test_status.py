@@ -123,7 +123,7 @@ def test_mlflow_itself_says_the_same(store: Store, monkeypatch: pytest.MonkeyPat
         raise sqlite3.OperationalError("no such column")
 
     direct = look(None, store.root)
-    monkeypatch.setattr(overview, "_look_into", other_tables)
+    monkeypatch.setattr(overview, "look_into", other_tables)
     asked = look(None, store.root)
     assert len(direct) == 11
     assert sorted(direct, key=lambda seen: seen.run_id) == sorted(asked, key=lambda seen: seen.run_id)

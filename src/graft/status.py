@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from graft.errors import GraftError, StoreAwayError, expected_one_of
+from graft.track.database import Seen
 from graft.track.outbox import list_unsent
-from graft.track.overview import Seen, SweepState, look, read_plans, summarise
+from graft.track.overview import SweepState, look, read_plans, summarise
 
 _STALE_SECONDS = 600.0
 _OPTIONS = ("--json", "--reap", "--stale=<seconds>")

@@ -14,7 +14,7 @@ from graft.plan.arms import make_twin
 from graft.plan.replicates import Replicate
 from graft.plan.spec import Facts, specify
 from graft.sweep.grid import Cell
-from graft.sweep.planner import make_plan
+from graft.sweep.planner import gather_once, make_plan
 
 
 def facts_of(config):
@@ -150,3 +150,30 @@ def test_whole_replicates_come_first(grid):
     order = [spec.replicate for spec in plan.specs]
     assert order == sorted(order)
     assert order[:4] == [Replicate(0, 0, 0)] * 2 + [Replicate(0, 0, 1)] * 2
+
+
+@given(draw=st.data())
+@settings(max_examples=60)
+def test_what_is_gathered_once_is_what_would_be_gathered_for_each(draw, knobs, knob_values, build_config):
+    """Facts of two runs may be shared only when no knob that facts read differs: real facts of the digits."""
+    from graft.run import gather_facts
+
+    read = ["data.image_size", "metric", "backbone.name", "trainer.devices", "trainer.precision"]
+    unread = ["seed", "optim.lr", "data.labels_per_class", "optim.name", "data.fold"]
+    values = {"data.image_size": [16, 32], "metric": ["auto", "macro_f1"], "trainer.devices": [1, 2]}
+    values |= {"backbone.name": ["small_cnn", "cnn2"], "trainer.precision": ["32", "bf16-mixed"]}
+    calls = []
+
+    def gather(config):
+        calls.append(config)
+        return gather_facts(config)
+
+    once = gather_once(gather)
+    for _ in range(4):
+        changes = {key: draw.draw(st.sampled_from(values[key])) for key in read}
+        changes |= {key: draw.draw(knob_values[key]) for key in unread}
+        config = build_config(changes)
+        assert once(config) == gather_facts(config)
+    before = len(calls)
+    once(build_config(changes | {"seed": 12345, "optim.lr": 0.5}))
+    assert len(calls) == before

@@ -7,6 +7,7 @@ and the same outcome.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,7 @@ class _Base:
         self._referred = set(_references(raw))
         self._config = to_config(tree)
         self._schema, self._known = OmegaConf.structured(Config), known_keys()
+        self._values: dict[str, Any] = {}
 
     def with_values(self, choices: Sequence[_Choice], texts: tuple[str, ...]) -> Config:
         """Return the configuration with ``choices`` in it."""
@@ -106,15 +108,17 @@ class _Base:
         )
 
     def _typed(self, choice: _Choice) -> Any:
-        """Return the value as the schema's type."""
-        if choice.key not in self._known:
-            raise GraftError(no_such_knob(choice.key))
-        try:
-            OmegaConf.update(self._schema, choice.key, choice.value)
-            value = OmegaConf.select(self._schema, choice.key)
-        except OmegaConfBaseException as error:
-            raise GraftError(explain(error)) from error
-        return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+        """Return the value as the schema's type; a grid has the same few values in cell after cell."""
+        if choice.text not in self._values:
+            if choice.key not in self._known:
+                raise GraftError(no_such_knob(choice.key))
+            try:
+                OmegaConf.update(self._schema, choice.key, choice.value)
+                value = OmegaConf.select(self._schema, choice.key)
+            except OmegaConfBaseException as error:
+                raise GraftError(explain(error)) from error
+            self._values[choice.text] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+        return copy.copy(self._values[choice.text])
 
 
 def _axes(arguments: Sequence[str], loader: ConfigLoader) -> list[list[_Choice]]:

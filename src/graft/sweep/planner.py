@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graft.config.schema import Config
+from graft.config.schema import Config, OptimConfig
 from graft.config.validate import validate
 from graft.errors import GraftError
 from graft.plan.arms import make_twin, normalise
@@ -69,6 +69,28 @@ def make_plan(
     ordered = sorted(specs.values(), key=lambda spec: spec.replicate)
     done = frozenset(key for key in specs if key in finished)
     return Plan(tuple(ordered), done, merged, len(specs) - asked)
+
+
+def gather_once(gather_facts: Callable[[Config], Facts]) -> Callable[[Config], Facts]:
+    """Return what gathers facts, once for all runs that differ only in what facts do not depend on.
+
+    Those are the seed, the label budget, the fold and the optimizer; a replayed split depends on all of them.
+    """
+    gathered: dict[str, Facts] = {}
+
+    def gather(config: Config) -> Facts:
+        if config.data.split_file is not None:
+            return gather_facts(config)
+        data = replace(
+            config.data, labels_per_class=None, val_labels_per_class=None, label_fraction=None, fold=0,
+            fold_repeat=0,
+        )  # fmt: skip
+        same = repr(replace(config, data=data, optim=OptimConfig(), seed=0))
+        if same not in gathered:
+            gathered[same] = gather_facts(config)
+        return gathered[same]
+
+    return gather
 
 
 def normalise_cells(cells: Sequence[Cell]) -> list[Config]:

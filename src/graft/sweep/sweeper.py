@@ -29,7 +29,7 @@ from graft.sweep.grid import Cell, compose_cells
 from graft.sweep.live import SweepView
 from graft.sweep.nodes import PLUGIN_PACKAGE
 from graft.sweep.outcome import Outcome, name_signal
-from graft.sweep.planner import Plan, make_plan, normalise_cells
+from graft.sweep.planner import Plan, gather_once, make_plan, normalise_cells
 from graft.sweep.pool import Pool
 from graft.sweep.show import show_estimate, show_failures, show_plan
 from graft.sweep.stopping import Stop, listening
@@ -211,7 +211,8 @@ def _plan(cells: Sequence[Cell], store: Store, console: Console) -> Plan:
     from graft.track.reader import finished_runs
 
     with show_progress(console, "reading images") as progress:
-        return make_plan(cells, lambda config: gather_facts(config, progress), finished_runs(store))
+        gather = gather_once(lambda config: gather_facts(config, progress))
+        return make_plan(cells, gather, finished_runs(store))
 
 
 def _decode(plan: Plan, console: Console) -> None:

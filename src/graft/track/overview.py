@@ -8,60 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from graft.errors import GraftError
 from graft.track.away import needing_answers
-from graft.track.process import HEARTBEAT, is_gone
+from graft.track.database import TAGS, Seen, look_into
 from graft.track.store import Store, find_database, open_store, resolve_uri
 
 #: How the runs of a plan can stand; ``lost`` = its process is gone, ``waiting`` = nobody has begun.
 STATES = ("finished", "running", "lost", "failed", "diverged", "killed", "waiting")
-
-_TAGS = (
-    "graft.kind", "graft.run_key", "graft.status", "graft.reason", "graft.host", "graft.pid", "graft.process",
-    "graft.command", HEARTBEAT, "mlflow.runName",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One MLflow run, as far as its state goes.
-
-    Attributes:
-        run_id: MLflow's id.
-        experiment: Name of its experiment.
-        status: MLflow's status.
-        started: When it was started, in milliseconds since 1970.
-        artifacts: URI of its artifacts.
-        tags: What graft needs of its tags.
-    """
-
-    run_id: str
-    experiment: str
-    status: str
-    started: int
-    artifacts: str
-    tags: Mapping[str, str]
-
-    @property
-    def state(self) -> str:
-        """One of `STATES`."""
-        if self.status == "FAILED":
-            return "diverged" if self.tags.get("graft.status") == "diverged" else "failed"
-        if self.status == "RUNNING":
-            return "lost" if is_gone(self.tags) else "running"
-        return {"FINISHED": "finished", "KILLED": "killed"}.get(self.status, "running")
-
-    @property
-    def heartbeat_age(self) -> float | None:
-        """Seconds since the last sign of life, None where there never was one."""
-        beat = self.tags.get(HEARTBEAT)
-        return None if beat is None else max(0.0, time.time() - float(beat))
 
 
 @dataclass(frozen=True)
@@ -82,7 +40,7 @@ def look(uri: str | None, root: Path) -> list[Seen]:
     file = find_database(resolve_uri(uri, root))
     if file is not None and file.exists():
         with contextlib.suppress(sqlite3.Error):  # a future MLflow may keep them elsewhere: ask it then
-            return list(_look_into(file))
+            return list(look_into(file))
     return list(_ask(open_store(uri, root)))
 
 
@@ -134,35 +92,13 @@ def _read_plan(sweep: Seen, uri: str | None, root: Path) -> Mapping[str, Sequenc
     return plan
 
 
-def _look_into(file: Path) -> Iterator[Seen]:
-    """Read the tables that MLflow has had since its first release."""
-    places = ", ".join("?" for _ in _TAGS)
-    with contextlib.closing(
-        sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=20)
-    ) as base:
-        tags: dict[str, dict[str, str]] = {}
-        for run_id, key, value in base.execute(
-            f"SELECT run_uuid, key, value FROM tags WHERE key IN ({places})", _TAGS
-        ):
-            tags.setdefault(run_id, {})[key] = value
-        rows = base.execute(
-            "SELECT run_uuid, experiments.name, status, start_time, artifact_uri FROM runs "
-            "JOIN experiments ON experiments.experiment_id = runs.experiment_id "
-            "WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active' "
-            "ORDER BY start_time DESC, run_uuid"
-        ).fetchall()
-    for run_id, experiment, status, started, artifacts in rows:
-        if "graft.kind" in tags.get(run_id, {}):
-            yield Seen(run_id, experiment, status, started, artifacts, tags[run_id])
-
-
 def _ask(store: Store) -> Iterator[Seen]:
     from graft.track.reader import name_experiments, search
 
     with needing_answers(store.uri):
         names = name_experiments(store)
         for run in search(store, list(names), "tags.`graft.kind` != ''"):
-            tags = {key: value for key, value in run.data.tags.items() if key in _TAGS}
+            tags = {key: value for key, value in run.data.tags.items() if key in TAGS}
             info = run.info
             experiment = names[info.experiment_id]
             yield Seen(info.run_id, experiment, info.status, info.start_time, info.artifact_uri, tags)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +18,9 @@ from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 from graft.track.away import needing_answers
+from graft.track.database import look_into
 from graft.track.record import RunRecord
-from graft.track.store import Store
+from graft.track.store import Store, find_database
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -52,10 +55,23 @@ def finished_runs(store: Store) -> dict[str, str]:
         StoreAwayError: When the store does not answer.
     """
     found: dict[str, str] = {}
-    with needing_answers(store.uri):
-        for run in search(store, list(name_experiments(store)), _FINISHED):
-            found.setdefault(run.data.tags["graft.run_key"], run.info.run_id)
+    for key, run_id in _list_finished(store):  # the newest first
+        found.setdefault(key, run_id)
     return found
+
+
+def _list_finished(store: Store) -> list[tuple[str, str]]:
+    """Return run key and id of the finished runs, the newest first."""
+    file = find_database(store.uri)
+    if file is not None:
+        with contextlib.suppress(sqlite3.Error):  # a future MLflow may keep them elsewhere: ask it then
+            seen = [run for run in look_into(file) if run.status == "FINISHED"]
+            return [
+                (run.tags["graft.run_key"], run.run_id) for run in seen if run.tags["graft.kind"] == "run"
+            ]
+    with needing_answers(store.uri):
+        runs = search(store, list(name_experiments(store)), _FINISHED)
+        return [(run.data.tags["graft.run_key"], run.info.run_id) for run in runs]
 
 
 def find_finished(store: Store, run_key: str, metric: str) -> float | None:
