@@ -180,3 +180,12 @@ def test_a_thousand_runs(
     assert json.loads(said)["sweeps"][0]["finished"] == 990
     assert json.loads(said)["sweeps"][0]["waiting"] == 10
     assert seconds < 20
+
+
+def test_a_database_that_is_not_there_is_said_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "deep" / "x.db"
+    assert main(["status", f"tracking.uri=sqlite:///{missing}", f"paths.root={tmp_path}"]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert not missing.parent.exists()

@@ -176,9 +176,9 @@ def _ui(words: list[str]) -> int:
 
     names, (root, uri) = _split_places([word for word in words if not word.startswith("port=")])
     port = next((word.partition("=")[2] for word in words if word.startswith("port=")), "5000")
-    if names or not port.isdigit():
+    if names or not port.isdigit() or not 0 < int(port) < 65536:
         raise GraftError(
-            f"Expected nothing but `port=<number>`, `paths.root=` and `tracking.uri=`, but got {words}."
+            f"Expected nothing but `port=<1 to 65535>`, `paths.root=` and `tracking.uri=`, but got {words}."
         )
     return serve(uri, root, int(port))
 

@@ -8,22 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graft.config.names import CHECKED_DATA_SETS
 from graft.config.schema import Config
 from graft.plan.spec import RunSpec
 
 if TYPE_CHECKING:
+    from graft.data.batches import Activations
     from graft.data.datamodule import ImageDataModule
     from graft.data.image_set import ImageSet, UInt8Array
     from graft.data.preprocessing import Preprocessing
     from graft.data.splits import Split
     from graft.model.classifier import Classifier
     from graft.model.weights import WeightsSource
+    from graft.reuse.share import Shared
     from graft.train.fit import Budget
 
 #: Image sets kept open, the latest ones.
 _KEPT_OPEN = 4
 _OPENED: dict[tuple[object, Path], ImageSet] = {}
+
+#: Images that go through frozen stages at once; a larger number is hardly faster.
+_SHARED_BATCH = 64
 
 #: Told (done, total).
 Progress = Callable[[int, int], None]
@@ -42,6 +49,7 @@ class Inputs:
         classifier: Frozen as the run wants, with its weights.
         notes: What the user should know.
         about: Tags for the record.
+        shared: Activations of its frozen stages that are read instead of computed, None for none.
     """
 
     images: ImageSet
@@ -52,6 +60,7 @@ class Inputs:
     classifier: Classifier
     notes: list[str]
     about: dict[str, str]
+    shared: Shared | None
 
 
 def gather_inputs(spec: RunSpec) -> Inputs:
@@ -73,7 +82,6 @@ def gather_inputs(spec: RunSpec) -> Inputs:
     preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
     pixels = prepare_pixels(images, preprocessing, Path(config.paths.root).resolve() / "cache")
     split = divide_images(images, config.data, config.seed)
-    batches, budget = _plan_batches(config, images, preprocessing, pixels, split)
 
     seed_everything(config.seed)
     source = find_weights(config) if spec.facts.weights_sha256 else None
@@ -85,14 +93,23 @@ def gather_inputs(spec: RunSpec) -> Inputs:
         weights=load_weights(source, config.backbone.name) if source else None,
     )
     notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
-    about = describe_model(classifier)
+    shared, path = share_frozen(spec, classifier, pixels, split)
+    batches, budget = _plan_batches(
+        config, images, preprocessing, pixels, split, shared.activations if shared else None
+    )
+    about = describe_model(classifier) | {"path": path}
     about |= {"data_warnings": "; ".join(images.notes)} if images.notes else {}
     about |= _describe_choices(config) | _describe_source(source, images)
-    return Inputs(images, pixels, split, batches, budget, classifier, notes, about)
+    return Inputs(images, pixels, split, batches, budget, classifier, notes, about, shared)
 
 
 def _plan_batches(
-    config: Config, images: ImageSet, preprocessing: Preprocessing, pixels: UInt8Array, split: Split
+    config: Config,
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    pixels: UInt8Array,
+    split: Split,
+    activations: Activations | None,
 ) -> tuple[ImageDataModule, Budget]:
     """Return the batches of a run, and how long it trains on them."""
     from graft.data.datamodule import ImageDataModule
@@ -115,8 +132,54 @@ def _plan_batches(
         steps_per_round=budget.steps_per_round,
         total_steps=budget.total_steps,
         image_weights=images.weights,
+        activations=activations,
     )
     return batches, budget
+
+
+def share_frozen(
+    spec: RunSpec, classifier: Classifier, pixels: UInt8Array, split: Split
+) -> tuple[Shared | None, str]:
+    """Return the activations of the frozen stages of a run, and in words which path it takes.
+
+    The classifier then begins behind them.
+    """
+    from graft.data.preprocessing import Preprocessing
+    from graft.model.features import choose_device
+    from graft.plan.groups import find_obstacle, find_prefix
+    from graft.reuse.prefix import Prefix
+    from graft.reuse.share import name_entries, share_activations
+    from graft.reuse.store import ActivationStore
+
+    config, found = spec.config, find_prefix(spec)
+    if found is None or not config.reuse.enabled:
+        return None, f"plain: {find_obstacle(config) or 'reuse=off'}"
+    prefix = Prefix(
+        backbone=classifier.backbone,
+        depth=config.transfer.freeze_depth,
+        name=name_entries(found),
+        pixels=pixels,
+        preprocessing=Preprocessing.from_dict(spec.facts.preprocessing),
+        precision=spec.facts.precision,
+        batch_size=_SHARED_BATCH,
+        device=choose_device(config.trainer),
+    )
+    root = Path(config.paths.root).resolve()
+    shared = share_activations(
+        ActivationStore(root / "cache" / "activations", int(config.reuse.disk_gb * 1e9)),
+        prefix,
+        found,
+        split.train,
+        np.concatenate([split.val, split.test]),
+        augmentation=config.augment.name,
+        views=config.augment.views or 0,
+        seed=config.seed,
+    )
+    classifier.train()
+    if shared is None:
+        return None, "plain: the activations do not fit under `reuse.disk_gb`, or cannot be written"
+    classifier.backbone.entry = prefix.depth
+    return shared, f"shared: stages 1 to {prefix.depth} were computed once"
 
 
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:

@@ -121,12 +121,13 @@ def _reap(uri: str | None, root: Path, stale: float, console: Console) -> None:
 
 def _print(console: Console, sweeps: Sequence[SweepState], runs: Sequence[Seen]) -> None:
     if sweeps:
-        table = Table("experiment", "sweep", *_COLUMNS, "command", title="Sweeps", title_justify="left")
-        for sweep in sweeps:
+        table = Table("", "experiment", "sweep", *_COLUMNS, title="Sweeps", title_justify="left")
+        for number, sweep in enumerate(sweeps, start=1):
             counts = [str(sum(sweep.counts[state] for state in states)) for states in _COLUMNS.values()]
-            command = sweep.seen.tags.get("graft.command", "")
-            table.add_row(escape(sweep.seen.experiment), _colour(sweep.seen.state), *counts, escape(command))
+            table.add_row(str(number), escape(sweep.seen.experiment), _colour(sweep.state), *counts)
         console.print(table)
+        for number, sweep in enumerate(sweeps, start=1):  # too long for a column
+            console.print(f"{number}: {escape(sweep.seen.tags.get('graft.command', ''))}", highlight=False)
     if runs:
         headings = ("state", "experiment", "run", "", "last seen", "reason")
         table = Table(*headings, title="Not finished", title_justify="left")
@@ -143,7 +144,7 @@ def _print(console: Console, sweeps: Sequence[SweepState], runs: Sequence[Seen])
         console.print(table)
     elif sweeps:
         console.print("Every run that was begun is finished.")
-    if any(run.state == "lost" for run in (*runs, *(sweep.seen for sweep in sweeps))):
+    if "lost" in {run.state for run in runs} | {sweep.state for sweep in sweeps}:
         console.print("lost = its process is gone. The same command goes on; graft status --reap closes it.")
 
 
@@ -171,7 +172,7 @@ def _describe(sweeps: Sequence[SweepState], runs: Sequence[Seen], unsent: Sequen
             {
                 "run_id": sweep.seen.run_id,
                 "experiment": sweep.seen.experiment,
-                "state": sweep.seen.state,
+                "state": sweep.state,
                 "command": sweep.seen.tags.get("graft.command", ""),
                 **sweep.counts,
             }

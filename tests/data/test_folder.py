@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from graft.data.check_walk import list_folder
 from graft.data.folder import scan_folder
 
 
@@ -77,3 +78,17 @@ def test_each_new_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monkey
     os.utime(root / "b" / "2.png", (1, 1))
     scan_folder(root, tmp_path / "cache")
     assert [name for name in opened if not name.endswith(".json")] == ["2.png"]
+
+
+def test_a_pipe_that_is_called_like_an_image_is_passed_over(tmp_path):
+    """Reading it would wait for ever."""
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.full((4, 4, 3), 40 * number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    os.mkfifo(tmp_path / "images" / "ant" / "pipe.png")
+    assert len(scan_folder(tmp_path / "images", tmp_path / "cache").item_ids) == 4
+    listing = list_folder(tmp_path / "images")
+    assert [item.name for item in listing.items] == ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png"]
+    assert [(found.kind, found.paths) for found in listing.findings] == [("stray_file", ("ant/pipe.png",))]

@@ -92,3 +92,16 @@ def test_what_a_run_said_of_itself_stands(store: Store, plan: Plan, ended: str) 
     assert after.data.tags["graft.status"] == ended
     assert after.data.tags["graft.reason"] == "its own reason"
     assert Path(store.client.download_artifacts(writer.run_id, "log.txt")).read_text() == "words"
+
+
+def test_a_sweep_whose_run_lives_is_not_closed(fresh: Store, plan: Plan) -> None:
+    """Two drivers of one sweep share its record; when one of them dies the other goes on."""
+    sweep = start_sweep(fresh, "twice", [plan("twice")], "graft train -m").run_id
+    run = start_run(fresh, plan("twice"), parent_id=sweep, notes={})
+    mark = fresh.client.get_run(sweep).data.tags["graft.process"]
+    forge(fresh, sweep, process=mark.rpartition("/")[0] + "/7")
+    assert close_dead_runs(fresh) == 0
+    assert status(fresh, sweep) == "RUNNING"
+    run.end("finished")
+    assert close_dead_runs(fresh) == 1
+    assert status(fresh, sweep) == "KILLED"

@@ -120,7 +120,10 @@ def show_models(words: Sequence[str]) -> int:
         GraftError: The words are others, or nothing matches.
     """
     patterns = [word for word in words if word != "--json"]
-    if any(word.startswith("-") for word in patterns) or len(patterns) > 1:
+    options = [word for word in patterns if word.startswith("-") or "=" in word]
+    if options:
+        raise GraftError(expected_one_of("option", options[0], ["--json"]))
+    if len(patterns) > 1:
         raise GraftError(
             f"Expected at most one pattern and `--json`, but got {' '.join(words)!r}. "
             "A pattern is a part of a name, or has stars: graft models 'resnet*'"

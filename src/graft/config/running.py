@@ -84,6 +84,22 @@ class CheckpointConfig:
 
 
 @dataclass
+class ReuseConfig:
+    """What runs compute once and share."""
+
+    enabled: bool = knob(
+        True, "whether activations of equal frozen stages are computed once and shared", keyed=False
+    )
+    disk_gb: float = knob(
+        20.0,
+        "most that shared activations may take under paths.root/cache; the least recently used make room",
+        unit="GB",
+        low=0,
+        keyed=False,
+    )
+
+
+@dataclass
 class BundleConfig:
     """What `graft pretrain` writes."""
 

@@ -12,7 +12,14 @@ from omegaconf import MISSING
 
 from graft.config.knob import LARGEST_SEED, knob
 from graft.config.names import AUTO_METRIC, BALANCES
-from graft.config.running import BundleConfig, CheckpointConfig, PathsConfig, SweepConfig, TrackingConfig
+from graft.config.running import (
+    BundleConfig,
+    CheckpointConfig,
+    PathsConfig,
+    ReuseConfig,
+    SweepConfig,
+    TrackingConfig,
+)
 
 
 @dataclass
@@ -253,6 +260,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    reuse: ReuseConfig = field(default_factory=ReuseConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     bundle: BundleConfig = field(default_factory=BundleConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from graft.data.decode import IMAGE_SUFFIXES
 from graft.data.findings import Finding, find, say_count
-from graft.data.folder import SPLIT_NAMES
+from graft.data.folder import SPLIT_NAMES, is_special
 from graft.data.image_set import NO_SPLIT, TRAIN
 from graft.errors import GraftError
 
@@ -77,7 +77,7 @@ def list_folder(root: Path) -> Listing:
                 _walk_class(walk, folder, split, labels[-1])
         classes[split] = tuple(dict.fromkeys(labels))
     for kind, message, paths in (
-        ("stray_file", "{} passed over, no image by its ending: {}.", walk.strays),
+        ("stray_file", "{} passed over, no image: {}.", walk.strays),
         ("misplaced_image", "{} passed over, outside every class folder: {}.", walk.misplaced),
     ):
         if paths:
@@ -110,7 +110,7 @@ def _walk_class(walk: _Walk, folder: str, split: int, label: str) -> None:
     """Collect the images of a class at any depth; links to folders inside are not followed."""
     folders, files = _list_inside(walk, folder, follow=False)
     for name in files:
-        if _is_image(name):
+        if _is_image(name) and not is_special(walk.root / name):
             walk.items.append(Item(name, split, label))
         else:
             walk.strays.append(name)

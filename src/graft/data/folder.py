@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +189,18 @@ def _find_images(folder: Path) -> Iterator[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
             inside = Path(base)
             for name in names:
-                if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
+                called_so = not name.startswith(".") and name.lower().endswith(_SUFFIXES)
+                if called_so and not is_special(inside / name):
                     yield inside / name
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is a pipe, a socket or a device: reading it could wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # whoever reads it says why it cannot be read
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _name_below(root: Path, files: Sequence[Path]) -> list[str]:

@@ -28,6 +28,8 @@ from graft.sweep.worker import describe_job, serve
 _SECONDS_BETWEEN_LOOKS = 0.5
 #: What runs get to write down where they are when the sweep is asked to stop.
 _SECONDS_TO_STOP = 25.0
+#: How long a worker may take to end once its run has.
+_SECONDS_TO_EXIT = 5.0
 #: How long no run is started after the store was away, times the tries so far.
 _SECONDS_TO_REST = 30.0
 #: Workers that end one after the other before they are ready: something is wrong with all of them.
@@ -207,6 +209,7 @@ class Pool:
         attempt, worker.attempt = worker.attempt, None
         assert attempt is not None
         if outcome.status == "killed":  # the worker ends itself
+            worker.process.join(timeout=_SECONDS_TO_EXIT)
             self._remove(worker)
         final = self.audience.ended(attempt, outcome, worker.run_id, read_tail(worker.log))
         if isinstance(final, Outcome):

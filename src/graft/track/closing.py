@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from graft.track.away import needing_answers
-from graft.track.process import STALE_SECONDS, is_dead
+from graft.track.process import PARENT, STALE_SECONDS, TRANSIENT, is_dead
 from graft.track.reader import name_experiments, search
 from graft.track.store import Store
-from graft.track.writer import TRANSIENT, RunWriter
+from graft.track.writer import RunWriter
 
 #: Artifact that holds the last lines that a failed run printed.
 LOG = "log.txt"
@@ -29,6 +29,10 @@ def close_dead_runs(store: Store, stale: float = STALE_SECONDS) -> int:
         wanted = "attributes.status = 'RUNNING' and tags.`graft.host` != ''"
         running = list(search(store, list(name_experiments(store)), wanted))
         dead = [run for run in running if is_dead(run.data.tags, stale)]
+        # A sweep that was asked for twice has one record, and lives on with either of its drivers.
+        ended = {run.info.run_id for run in dead}
+        alive = {run.data.tags.get(PARENT) for run in running if run.info.run_id not in ended}
+        dead = [run for run in dead if run.info.run_id not in alive]
         for run in dead:
             RunWriter(store, run.info.run_id).end("killed", "its process ended without a word")
     return len(dead)

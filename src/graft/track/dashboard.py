@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graft.errors import GraftError
+from graft.errors import GraftError, RunFailedError
 from graft.track.store import open_store
 
 #: One worker and no job queue: 2 processes and 490 MB instead of 15 and 2.6 GB.
@@ -19,6 +19,7 @@ def serve(uri: str | None, root: Path, port: int) -> int:
 
     Raises:
         GraftError: When the store is a server already, which has a dashboard of its own.
+        RunFailedError: When the server ends by itself.
     """
     store = open_store(uri, root)
     if store.uri.startswith(("http://", "https://")):
@@ -31,6 +32,10 @@ def serve(uri: str | None, root: Path, port: int) -> int:
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     try:
-        return subprocess.call(command, env=os.environ | _FEW_PROCESSES)
+        code = subprocess.call(command, env=os.environ | _FEW_PROCESSES)
     except KeyboardInterrupt:
         return 0
+    raise RunFailedError(
+        f"The dashboard ended by itself (exit code {code}). If another program uses port {port}, give one "
+        "that is free: graft ui port=5001"
+    )

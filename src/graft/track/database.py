@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from graft.track.process import HEARTBEAT, is_gone
+from graft.track.process import HEARTBEAT, PARENT, TRANSIENT, is_gone
 
 TAGS = (
     "graft.kind", "graft.run_key", "graft.status", "graft.reason", "graft.host", "graft.pid", "graft.process",
-    "graft.command", HEARTBEAT, "mlflow.runName",
+    "graft.command", HEARTBEAT, TRANSIENT, "mlflow.runName", PARENT,
 )  # fmt: skip
 
 
@@ -42,6 +42,8 @@ class Seen:
     def state(self) -> str:
         """One of `STATES`."""
         if self.status == "FAILED":
+            if self.tags.get(TRANSIENT) == "true":
+                return "waiting"  # to be tried again
             return "diverged" if self.tags.get("graft.status") == "diverged" else "failed"
         if self.status == "RUNNING":
             return "lost" if is_gone(self.tags) else "running"

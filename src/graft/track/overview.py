@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class SweepState:
     seen: Seen
     counts: Mapping[str, int]
 
+    @property
+    def state(self) -> str:
+        """One of `STATES`; a sweep that was asked for twice lives on with either of its drivers."""
+        return "running" if self.seen.state == "lost" and self.counts["running"] else self.seen.state
+
 
 def look(uri: str | None, root: Path) -> list[Seen]:
     """Return every run and sweep of a store that graft recorded, the newest first.
@@ -38,7 +44,11 @@ def look(uri: str | None, root: Path) -> list[Seen]:
         StoreAwayError: When it does not answer.
     """
     file = find_database(resolve_uri(uri, root))
-    if file is not None and file.exists():
+    if file is not None and not file.exists():
+        if uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
+            return []  # nobody has begun
+        raise GraftError(f"Expected an MLflow database at {file}, but there is no such file.")
+    if file is not None:
         with contextlib.suppress(sqlite3.Error):  # a future MLflow may keep them elsewhere: ask it then
             return list(look_into(file))
     return list(_ask(open_store(uri, root)))

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+#: Tag of a run that failed for a reason that may pass: the next attempt goes on in it.
+TRANSIENT = "graft.transient"
+#: MLflow's tag of the sweep that a run belongs to.
+PARENT = "mlflow.parentRunId"
 #: Tag that says, in seconds since 1970, when a run was last seen alive.
 HEARTBEAT = "graft.heartbeat"
 

@@ -18,7 +18,7 @@ from graft.track.describe import describe_params, describe_run
 from graft.track.heartbeat import Heartbeat
 from graft.track.journal import Point, say_batch, say_end, say_files
 from graft.track.outbox import Outbox
-from graft.track.process import HEARTBEAT, describe_process, is_dead
+from graft.track.process import HEARTBEAT, TRANSIENT, describe_process, is_dead
 from graft.track.store import Store, provenance
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ _LARGEST_BATCH = 1000
 
 #: MLflow takes tags of 8,000 characters; what matters of a reason is in its first lines.
 _LONGEST_REASON = 5000
-
-#: Tag of a run that failed for a reason that may pass: the next attempt goes on in it.
-TRANSIENT = "graft.transient"
 
 
 class RunWriter:

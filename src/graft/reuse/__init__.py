@@ -1,0 +1,1 @@
+"""Compute once: activations of frozen stages kept on disk, heads that train together."""

@@ -1,0 +1,327 @@
+"""Activations of frozen stages on disk: computed once, named by everything that can change them.
+
+An entry is a folder. Its ``rows.bin`` has a place for the activation of every image of the set; places that
+nobody asked for stay holes and cost no disk. Its ``journal.jsonl`` says which rows are there: a line with the
+hash of some rows is added only after those rows are safely on disk. A process that is killed while it writes
+leaves rows that no line speaks of, and so nothing that is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from graft.data.image_set import Int64Array
+
+#: Raise it when code changes activations or the layout of an entry.
+STORE_VERSION = 1
+
+#: How activations lie on disk; numpy knows no bfloat16.
+_ON_DISK: Mapping[torch.dtype, type[np.generic]] = {
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.bfloat16: np.uint16,
+}
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+#: Journal lines whose hashes this process has checked or written, with the inode of the rows they speak of.
+_verified: set[tuple[int, str]] = set()
+
+
+@dataclass(frozen=True)
+class EntryName:
+    """What activations depend on.
+
+    Attributes:
+        data: Digest of the images.
+        preprocessing: How images become inputs, mean and std included.
+        backbone: Architecture with its options.
+        weights: What fills the frozen stages: a sha256, or how they were drawn.
+        boundary: The last frozen stage, 1 to 5, or the name of a node.
+        precision: Arithmetic of the frozen stages.
+        view: Which augmented version of the images, None for the images themselves.
+    """
+
+    data: str
+    preprocessing: Mapping[str, Any]
+    backbone: str
+    weights: str
+    boundary: str
+    precision: str
+    view: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """A short name of all this, hex."""
+        text = json.dumps([STORE_VERSION, *self._values()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+    def _values(self) -> list[Any]:
+        return [
+            self.data,
+            dict(self.preprocessing),
+            self.backbone,
+            self.weights,
+            self.boundary,
+            self.precision,
+            self.view,
+        ]
+
+
+@dataclass
+class Entry:
+    """The activations after one boundary, as far as they are there.
+
+    Attributes:
+        folder: Where it lies.
+        count: Images of the set.
+        shape: Shape of one activation.
+        dtype: Numbers that it is made of.
+        faults: What was found damaged when it was opened, and is computed again.
+    """
+
+    folder: Path
+    count: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    faults: list[str] = field(default_factory=list)
+    _there: npt.NDArray[np.bool_] = field(init=False)
+    _rows: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = self.count * self.row_bytes
+        with (self.folder / "rows.bin").open("ab") as file:
+            if file.tell() < size:
+                file.truncate(size)  # holes: no disk is used
+        self._rows = np.memmap(
+            self.folder / "rows.bin", dtype=_ON_DISK[self.dtype], mode="r+", shape=(self.count, *self.shape)
+        )
+        self.refresh()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one activation."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def refresh(self) -> None:
+        """Look at what is there now; rows whose hash is wrong are not."""
+        self._there = np.zeros(self.count, dtype=np.bool_)
+        journal = self.folder / "journal.jsonl"
+        inode = (self.folder / "rows.bin").stat().st_ino
+        for line in journal.read_text().splitlines() if journal.exists() else []:
+            try:
+                said = json.loads(line)
+                rows, expected = _expand(said["rows"]), str(said["sha256"])
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a process that was killed
+            if (inode, line) not in _verified and self._hash(rows) != expected:
+                self._there[rows] = False
+                self.faults.append(f"{len(rows)} activations in {self.folder}")
+                continue
+            _verified.add((inode, line))
+            self._there[rows] = True
+
+    def missing(self, rows: Int64Array) -> Int64Array:
+        """Return which of ``rows`` are not there yet, ascending."""
+        wanted = np.unique(rows)
+        return np.asarray(wanted[~self._there[wanted]], dtype=np.int64)
+
+    def write(self, rows: Int64Array, values: Tensor) -> None:
+        """Store activations ``(n, *shape)`` of ``rows`` ``(n,)``, ascending; seen once all is on disk.
+
+        Raises:
+            OSError: The disk is full or cannot be written; nothing of it is seen then.
+        """
+        array = _to_disk(values.detach().to(self.dtype).cpu())
+        file = os.open(self.folder / "rows.bin", os.O_WRONLY)
+        try:
+            for first, last in _spans(rows):  # written, not mapped: a full disk is an error, and no signal
+                content = memoryview(array[first:last].tobytes())
+                _write_all(file, content, int(rows[first]) * self.row_bytes)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        line = json.dumps({"rows": _compress(rows), "sha256": self._hash(rows)})
+        with (self.folder / "journal.jsonl").open("a") as journal:
+            journal.write(f"\n{line}\n")  # a line that a killed process left unfinished ends here
+            journal.flush()
+            os.fsync(journal.fileno())
+            _verified.add(((self.folder / "rows.bin").stat().st_ino, line))
+        self._there[rows] = True
+
+    def read(self, rows: Int64Array) -> Tensor:
+        """Return the activations of ``rows`` ``(n,)`` as ``(n, *shape)``."""
+        values = torch.from_numpy(np.ascontiguousarray(self._rows[rows]))
+        return values.view(torch.bfloat16) if self.dtype == torch.bfloat16 else values
+
+    def _hash(self, rows: Int64Array) -> str:
+        digest = hashlib.sha256()
+        for first, last in _spans(rows):
+            digest.update(np.ascontiguousarray(self._rows[rows[first] : rows[last - 1] + 1]).data)
+        return digest.hexdigest()
+
+
+class ActivationStore:
+    """Entries under one folder, within a budget.
+
+    Args:
+        root: The folder.
+        disk_bytes: Most that all entries may take; the least recently used make room.
+    """
+
+    def __init__(self, root: Path, disk_bytes: int) -> None:
+        self.root = root
+        self.disk_bytes = disk_bytes
+
+    def open(self, name: EntryName, count: int, shape: Sequence[int], dtype: torch.dtype) -> Entry:
+        """Open an entry, made when it is not there; one that is not what its name says is thrown away.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        folder = self.root / name.digest
+        about = {"count": count, "shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.locked(name):
+            if _read_json(folder / "about.json") not in (about, None) or _is_foreign(folder):
+                shutil.rmtree(folder)
+                folder.mkdir()
+            if not (folder / "about.json").exists():
+                _write_json(folder / "about.json", about)
+            os.utime(folder)
+            return Entry(folder, count, tuple(shape), dtype)
+
+    def find(self, name: EntryName) -> Entry | None:
+        """Open an entry only where there is one."""
+        folder = self.root / name.digest
+        about = _read_json(folder / "about.json")
+        try:
+            dtype = DTYPES[about["dtype"]]
+            return Entry(folder, int(about["count"]), tuple(about["shape"]), dtype)
+        except (OSError, TypeError, KeyError, ValueError):
+            return None
+
+    @contextlib.contextmanager
+    def locked(self, name: EntryName) -> Iterator[None]:
+        """Hold an entry: whoever else wants to compute it waits, and then finds it there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{name.digest}.lock"):
+            yield
+
+    def make_room(self, needed: int, keep: Sequence[str] = ()) -> bool:
+        """Throw away the least recently used entries until ``needed`` bytes fit; say whether they do.
+
+        Files that another process has mapped live on until it lets go of them.
+
+        Args:
+            needed: Bytes that are about to be written.
+            keep: Digests of entries that stay.
+        """
+        entries = self.list()
+        used = sum(entry.disk_bytes for entry in entries)
+        for entry in sorted(entries, key=lambda entry: entry.used):
+            if used + needed <= self.disk_bytes:
+                break
+            if entry.digest not in keep:
+                shutil.rmtree(self.root / entry.digest, ignore_errors=True)
+                used -= entry.disk_bytes
+        free = shutil.disk_usage(self.root).free if self.root.exists() else needed
+        return used + needed <= self.disk_bytes and needed <= free
+
+    def list(self) -> list[StoredEntry]:
+        """Return what is stored."""
+        found = []
+        for folder in sorted(self.root.glob("*")) if self.root.is_dir() else []:
+            with contextlib.suppress(OSError):  # another process may be throwing it away
+                if folder.is_dir():
+                    blocks = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+                    found.append(StoredEntry(folder.name, blocks, folder.stat().st_mtime))
+        return found
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """One entry as it lies on disk.
+
+    Attributes:
+        digest: Its name.
+        disk_bytes: What it takes.
+        used: When it was opened last, unix seconds.
+    """
+
+    digest: str
+    disk_bytes: int
+    used: float
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since it was opened last."""
+        return time.time() - self.used
+
+
+def _to_disk(values: Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = (
+        values.view(torch.uint16) if values.dtype == torch.bfloat16 else values
+    ).numpy()
+    return array
+
+
+def _spans(rows: Int64Array) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) positions of stretches of consecutive rows."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    edges = [0, *breaks.tolist(), len(rows)]
+    yield from ((first, last) for first, last in itertools.pairwise(edges) if last > first)
+
+
+def _compress(rows: Int64Array) -> list[list[int]]:
+    return [[int(rows[first]), int(rows[last - 1]) + 1] for first, last in _spans(rows)]
+
+
+def _expand(spans: list[list[int]]) -> Int64Array:
+    parts = [np.arange(first, last, dtype=np.int64) for first, last in spans]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def _write_all(file: int, content: memoryview, place: int) -> None:
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
+
+
+def _is_foreign(folder: Path) -> bool:
+    return any(path.name not in ("about.json", "rows.bin", "journal.jsonl") for path in folder.iterdir())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value))
+    beside.replace(path)

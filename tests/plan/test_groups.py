@@ -1,0 +1,97 @@
+"""What runs share: equal activations, and only those."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from graft.plan.groups import LARGEST_GROUP, find_obstacle, find_prefix, group_runs
+from graft.plan.spec import Facts, specify
+
+FACTS = Facts("d", (), "a" * 64, "glyphs", {"size": 16}, "32")
+PROBE = {"transfer.method": "linear_probe", "transfer.freeze_depth": 5, "backbone.weights": "glyphs"}
+
+
+@pytest.fixture
+def spec_of(build_config):
+    def make(changes=None, facts=FACTS, **options):
+        return specify(build_config(PROBE | (changes or {})), facts, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"transfer.method": "fine_tune", "transfer.freeze_depth": 0}, "all stages train"),
+        ({"augment.name": "flip_crop"}, "augment.views"),
+        ({"augment.mixup": 0.2}, "mixup"),
+        ({"trainer.devices": 2}, "devices"),
+        ({"trainer.limit_batches": 2}, "limit_batches"),
+    ],
+)
+def test_what_cannot_be_shared_says_why(changes, words, spec_of):
+    spec = spec_of(changes)
+    assert words in find_obstacle(spec.config)
+    assert find_prefix(spec) is None
+    assert group_runs([spec, spec_of(changes | {"seed": 1})]) == [[spec], [spec_of(changes | {"seed": 1})]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim.lr": 0.1},
+        {"seed": 3},
+        {"data.labels_per_class": 2},
+        {"head.name": "mlp"},
+        {"transfer.method": "fine_tune", "transfer.freeze_depth": 3},
+        {"data.split_seed": 4},
+        {"loss.label_smoothing": 0.1},
+    ],
+)
+def test_what_changes_no_activation_keeps_the_prefix(changes, spec_of):
+    assert find_prefix(spec_of(changes)) == find_prefix(spec_of())
+
+
+@pytest.mark.parametrize("name", ["data_digest", "weights_sha256", "precision", "preprocessing"])
+def test_what_changes_activations_changes_the_prefix(name, spec_of):
+    other = {"data_digest": "e", "weights_sha256": "b" * 64, "precision": "bf16-mixed"}
+    value = other.get(name, {"size": 32})
+    assert find_prefix(spec_of(facts=replace(FACTS, **{name: value}))) != find_prefix(spec_of())
+
+
+def test_what_is_drawn_counts_by_its_seed(spec_of):
+    partial = {"backbone.allow_partial": True}
+    assert find_prefix(spec_of(partial)) != find_prefix(spec_of(partial | {"seed": 1}))
+    control = {"transfer.method": "random_features"}
+    assert find_prefix(spec_of(control)) != find_prefix(spec_of(control | {"seed": 1}))
+    views = {"augment.name": "flip_crop", "augment.views": 2}
+    assert find_prefix(spec_of(views)) != find_prefix(spec_of(views | {"seed": 1}))
+
+
+def test_heads_that_share_features_train_together(spec_of):
+    specs = [spec_of({"optim.lr": lr, "seed": seed}) for lr in (0.1, 0.01) for seed in range(3)]
+    assert group_runs(specs) == [specs]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.labels_per_class": 2},
+        {"data.batch_size": 64},
+        {"trainer.epochs": 3},
+        {"transfer.method": "fine_tune", "transfer.freeze_depth": 4},
+        {"head.name": "mlp", "head.dropout": 0.5},
+        {"metric": "balanced_accuracy"},
+    ],
+)
+def test_heads_that_take_other_steps_do_not(changes, spec_of):
+    assert len(group_runs([spec_of(), spec_of(changes)])) == 2
+
+
+def test_every_run_is_in_one_group_and_groups_are_bounded(spec_of):
+    specs = [spec_of({"seed": seed}) for seed in range(2 * LARGEST_GROUP + 1)]
+    groups = group_runs(specs)
+    assert [len(group) for group in groups] == [LARGEST_GROUP, LARGEST_GROUP, 1]
+    assert [spec for group in groups for spec in group] == specs

@@ -1,0 +1,136 @@
+"""A run on shared activations is the run that computes everything by itself, in weights and in numbers."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from graft.config.load import to_config
+from graft.plan.spec import specify
+from graft.run import execute, gather_facts
+from graft.track.reader import read_run
+from graft.track.store import open_store
+
+FAMILIES = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "efficientnet_b0")
+
+
+def run(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="random_features", **more):
+    tree = {
+        "data": {"name": "digits", "labels_per_class": 3, "image_size": size, "test_size": 100},
+        "backbone": {"name": backbone, "weights": "none"},
+        "transfer": {"method": method, "freeze_depth": depth},
+        "trainer": {"min_steps": 8, "epochs": 1, "max_validations": 2, "accelerator": "cpu"},
+        "checkpoint": {"keep": "all"},
+        "reuse": {"enabled": reuse},
+        "paths": {"root": str(root)},
+    }
+    for section, values in more.items():
+        tree[section] = tree.get(section, {}) | values if isinstance(values, dict) else values
+    config = to_config(tree)
+    spec = specify(config, gather_facts(config))
+    ids = []
+    execute(spec, on_start=ids.append)
+    record = read_run(open_store(None, root), ids[0])
+    return spec, load_file(root / "checkpoints" / spec.key / "weights.safetensors"), record
+
+
+def compare(plain, shared, exactly=True):
+    (spec, weights, record), (other, others, read) = plain, shared
+    assert spec.key == other.key
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        if exactly:
+            assert torch.equal(value, others[name]), name
+        else:
+            torch.testing.assert_close(value, others[name], rtol=1e-3, atol=1e-4)
+    times = ("train_seconds", "amortised_seconds", "run_seconds")
+    for name, number in record.metrics.items():
+        if name not in times:
+            assert read.metrics[name] == pytest.approx(number, rel=1e-9 if exactly else 1e-2, abs=1e-6), name
+    assert record.notes["path"] == "plain: reuse=off"
+    assert read.notes["path"].startswith("shared: ")
+
+
+CASES = [
+    {"depth": 1},
+    {"depth": 3, "optim": {"name": "sgd", "momentum": 0.9}},
+    {"depth": 5},
+    {"depth": 5, "trainer": {"precision": "bf16-mixed"}},
+    {"depth": 2, "trainer": {"precision": "bf16-mixed"}},
+    {"depth": 4, "augment": {"name": "flip_crop", "views": 2}},
+    {"depth": 5, "data": {"balance": "sampler"}},
+    {"depth": 5, "head": {"name": "mlp", "dropout": 0.5}},
+    {"depth": 3, "trainer": {"accumulate": 2}},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_shared_path_gives_the_plain_path_to_the_bit(case, tmp_path):
+    sections = {
+        name: ({"min_steps": 8, "epochs": 1, "max_validations": 2, "accelerator": "cpu"} | value)
+        if name == "trainer"
+        else ({"name": "digits", "labels_per_class": 3, "image_size": 16, "test_size": 100} | value)
+        if name == "data"
+        else value
+        for name, value in case.items()
+        if name != "depth"
+    }
+    options = sections | {"depth": case["depth"]}
+    compare(run(tmp_path / "a", reuse=False, **options), run(tmp_path / "b", **options))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_it_does_so_for_every_family_and_depth(backbone, depth, tmp_path):
+    options = {"backbone": backbone, "depth": depth, "size": 64}
+    compare(run(tmp_path / "a", reuse=False, **options), run(tmp_path / "b", **options), exactly=False)
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path):
+    first = run(tmp_path)
+    entries = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("rows.bin")}
+    shutil.rmtree(tmp_path / "checkpoints")
+    again = run(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("rows.bin")} == entries
+    for name, value in first[1].items():
+        assert torch.equal(value, again[1][name])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "from_scratch", "depth": 0}, "plain: all stages train"),
+        ({"augment": {"name": "flip_crop"}}, "`augment.views=4`"),
+        ({"reuse": False}, "plain: reuse=off"),
+    ],
+)
+def test_the_record_says_which_path_a_run_took(options, words, tmp_path):
+    assert words in run(tmp_path, **options)[2].notes["path"]
+
+
+def test_a_budget_of_nothing_takes_the_plain_path(tmp_path):
+    config = {"data": {"name": "digits", "labels_per_class": 3, "image_size": 16, "test_size": 100}}
+    tree = config | {
+        "backbone": {"name": "small_cnn"},
+        "transfer": {"method": "random_features", "freeze_depth": 5},
+        "trainer": {"min_steps": 4, "epochs": 1, "max_validations": 1, "accelerator": "cpu"},
+        "reuse": {"disk_gb": 0.0},
+        "paths": {"root": str(tmp_path)},
+    }
+    ids = []
+    made = to_config(tree)
+    execute(specify(made, gather_facts(made)), on_start=ids.append)
+    record = read_run(open_store(None, tmp_path), ids[0])
+    assert "do not fit under `reuse.disk_gb`" in record.notes["path"]
+
+
+def test_the_stand_alone_time_counts_what_was_shared(tmp_path):
+    run(tmp_path)
+    record = run(tmp_path, optim={"name": "adamw", "lr": 0.1})[2]
+    assert record.metrics["train_seconds"] > 0
+    assert np.isfinite(record.metrics["amortised_seconds"])
