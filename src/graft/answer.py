@@ -82,6 +82,7 @@ def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
     from graft.compare.canvas import render_figure
     from graft.compare.confusion import draw_confusion
     from graft.compare.naming import name_budget
+    from graft.compare.report import write_whole
     from graft.track.reader import sum_confusions
 
     by_id = {record.run_id: record for record in comparison.records}
@@ -99,9 +100,8 @@ def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
             stale.remove(path)
             continue
         names, counts = sum_confusions(store, run_ids)
-        path.write_bytes(
-            render_figure(draw_confusion(counts, names, f"{label}, {name_budget(labels)}"), "png")
-        )
+        figure = draw_confusion(counts, names, f"{label}, {name_budget(labels)}")
+        write_whole(path, render_figure(figure, "png"))
     for path in stale:
         path.unlink()
 
@@ -110,6 +110,7 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
     """Draw what the headline arm was surest of, and wrong, at the largest label budget of each condition."""
     from graft.compare.canvas import render_figure
     from graft.compare.naming import name_budget
+    from graft.compare.report import write_whole
     from graft.compare.worst import draw_worst
     from graft.config.load import to_config
     from graft.inputs import open_run_images
@@ -140,7 +141,7 @@ def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console:
             captions = [_say_error(error, images.class_names) for error in errors]
             title = f"Surest errors: {mine[0].arm.label}, {name_budget(budget.labels)}"
             figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
-            path.write_bytes(render_figure(figure, "png"))
+            write_whole(path, render_figure(figure, "png"))
 
 
 def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:

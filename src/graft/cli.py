@@ -225,7 +225,7 @@ VERBS = {
     "train": Verb(
         "Train one run, or with -m or an experiment a whole sweep",
         "[-m] [experiment=<name>] [key=value ...]",
-        "Groups: data backbone head transfer optim augment trainer tracking sweep experiment. A finished\n"
+        "Groups: data backbone head transfer optim augment trainer tracking sweep reuse experiment. A finished\n"
         "run is not run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
         (
             ("graft train transfer=linear_probe backbone.weights=glyphs-small_cnn seed=3", "one run"),

@@ -110,3 +110,27 @@ def test_a_smaller_type_is_a_choice(tmp_path):
     entry = prepare_activations(ActivationStore(tmp_path, 1 << 30), prefix, np.arange(8))
     assert entry.read(np.arange(8)).dtype == torch.float16
     assert torch.equal(entry.read(np.arange(8)), plainly(prefix, np.arange(8)).half())
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_disk_that_is_full_at_any_write_leaves_nothing_wrong(after, tmp_path, monkeypatch):
+    import os
+
+    import graft.reuse.prefix as prefix_room
+
+    monkeypatch.setattr(prefix_room, "_COMMIT_BYTES", 1)  # a commit after each batch
+    prefix, store, rows = make("small_cnn", 5), ActivationStore(tmp_path, 1 << 30), np.arange(20)
+    sync, calls = os.fsync, []
+
+    def fail(descriptor):
+        calls.append(descriptor)
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert prepare_activations(store, prefix, rows) is None
+    monkeypatch.setattr(os, "fsync", sync)
+    entry = prepare_activations(store, prefix, rows)
+    assert entry.faults == []
+    assert torch.equal(entry.read(rows[:8]), plainly(prefix, rows[:8]))

@@ -191,15 +191,8 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         Path("comparison.json"): format_json(comparison).encode(),
         **pictures,
     }
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            _write_whole(folder / path, content)
-    except OSError as error:
-        raise GraftError(
-            f"Expected a folder to write the report to, but {folder} cannot be"
-            f" written: {error.strerror or error}."
-        ) from error
+    for path, content in files.items():
+        write_whole(folder / path, content)
     return [folder / path for path in files]
 
 
@@ -296,16 +289,28 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that nobody ever reads half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file of a report beside its place and rename it, so that nobody ever reads half of it.
+
+    Raises:
+        GraftError: When it cannot be written; what was there stays.
+    """
+    beside = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        beside = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        beside.chmod(0o644)
+        beside.replace(path)
+    except OSError as error:
+        raise GraftError(
+            f"Expected a folder to write the report to, but {path} cannot be written: "
+            f"{error.strerror or error}. Runs are not harmed; the same command writes the report again."
+        ) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
