@@ -225,8 +225,8 @@ VERBS = {
     "train": Verb(
         "Train one run, or with -m or an experiment a whole sweep",
         "[-m] [experiment=<name>] [key=value ...]",
-        "Groups: data backbone head transfer optim augment trainer tracking sweep reuse experiment. A finished\n"
-        "run is not run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
+        "Groups: data backbone head transfer optim augment trainer tracking sweep reuse experiment.\n"
+        "A finished run is not run again; an interrupted sweep goes on where it was.\n" + _HYDRA_FLAGS,
         (
             ("graft train transfer=linear_probe backbone.weights=glyphs-small_cnn seed=3", "one run"),
             ("graft train -m transfer.freeze_depth=0,3,5 optim.lr=1e-3,1e-2 seed='range(5)' ...", "a grid"),
