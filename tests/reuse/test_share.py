@@ -56,19 +56,23 @@ def compare(plain, shared, exactly=True):
 
 
 CASES = [
-    {"depth": 1},
     {"depth": 3, "optim": {"name": "sgd", "momentum": 0.9}},
-    {"depth": 5},
-    {"depth": 5, "trainer": {"precision": "bf16-mixed"}},
+    {"depth": 5, "head": {"name": "mlp", "dropout": 0.5}},
     {"depth": 2, "trainer": {"precision": "bf16-mixed"}},
     {"depth": 4, "augment": {"name": "flip_crop", "views": 2}},
+]
+MORE = [
+    {"depth": 1},
+    {"depth": 5},
+    {"depth": 5, "trainer": {"precision": "bf16-mixed"}},
     {"depth": 5, "data": {"balance": "sampler"}},
-    {"depth": 5, "head": {"name": "mlp", "dropout": 0.5}},
     {"depth": 3, "trainer": {"accumulate": 2}},
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [*CASES, *(pytest.param(case, marks=pytest.mark.full) for case in MORE)], ids=str
+)
 def test_the_shared_path_gives_the_plain_path_to_the_bit(case, tmp_path):
     sections = {
         name: ({"min_steps": 8, "epochs": 1, "max_validations": 2, "accelerator": "cpu"} | value)

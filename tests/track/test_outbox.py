@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,11 @@ def test_a_run_cannot_start_while_the_store_is_away(
         raise AssertionError("never reached")
     with pytest.raises(StoreAwayError):
         start_sweep(away, "start", [plan("start")], "")
+
+    def no_file(file: Path) -> Any:
+        raise sqlite3.OperationalError("a database that is no file")
+
+    monkeypatch.setattr("graft.track.reader.look_into", no_file)
     with pytest.raises(StoreAwayError):
         finished_runs(away)
     with pytest.raises(StoreAwayError):
