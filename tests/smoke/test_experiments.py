@@ -68,10 +68,10 @@ class StandIns:
                 yield [f"backbone.weights={self.weights(config.backbone.name)}"]
 
     def images(self, classes):
-        """Write a folder of noise, ten images a class."""
+        """Write a folder of noise, twenty images a class."""
         top = self.folder / f"images{classes}"
         noise = np.random.default_rng(0)
-        for number in range(0 if top.exists() else 10 * classes):
+        for number in range(0 if top.exists() else 20 * classes):
             path = top / f"class{number % classes}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
