@@ -52,7 +52,7 @@ class Store:
 
     Attributes:
         uri: MLflow tracking URI, absolute.
-        artifacts: Folder of artifacts for a local store, None where the server decides.
+        artifacts: Folder of artifacts for a file or a database, None where a server decides.
         client: MLflow's client.
         root: ``paths.root``, where what cannot be sent waits.
     """
@@ -149,7 +149,9 @@ def _open(uri: str, root: Path) -> Store:
             client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, ValueError) as error:
         raise _explain(uri, error) from error
-    return Store(uri, root / "artifacts" if file is not None else None, client, root)
+    # MLflow would put those of a database into the working directory of whoever writes.
+    artifacts = root / "artifacts" if file is not None or _is_database(uri) else None
+    return Store(uri, artifacts, client, root)
 
 
 def find_database(uri: str) -> Path | None:
