@@ -1,0 +1,92 @@
+"""The ridge probe: a linear head in closed form, for every strength from one eigendecomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+#: Where the temperature that turns scores into probabilities is looked for, as powers of e.
+_TEMPERATURES = (-3.0, 7.0)
+
+
+@dataclass(frozen=True)
+class RidgeHead:
+    """Scores ``features @ weight.T + bias``.
+
+    Attributes:
+        weight: ``(classes, D)``.
+        bias: ``(classes,)``.
+    """
+
+    weight: Float64Array
+    bias: Float64Array
+
+    def scores(self, features: Float64Array) -> Float64Array:
+        """Return class scores ``(N, classes)`` of features ``(N, D)``."""
+        return np.asarray(features @ self.weight.T + self.bias)
+
+    def scaled(self, temperature: float) -> RidgeHead:
+        """Return the head with its scores multiplied."""
+        return RidgeHead(self.weight * temperature, self.bias * temperature)
+
+
+def solve_ridge(
+    features: Float64Array,
+    labels: Int64Array,
+    classes: int,
+    strengths: Sequence[float],
+    weights: Float64Array | None = None,
+) -> list[RidgeHead]:
+    """Return the ridge regression on one-hot labels for every strength.
+
+    Minimises ``sum_i w_i |y_i - W x_i - b|^2 + strength * n * s * |W|^2``, where s is the mean variance of a
+    feature: so a strength means the same whatever the scale of the features and the number of images. The
+    bias is not penalised. With fewer images than features the Gram matrix is decomposed: the same answer.
+
+    Source: Hoerl & Kennard 1970; Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, 3.4.1.
+
+    Args:
+        features: ``(n, D)``.
+        labels: ``(n,)``, from 0.
+        classes: Number of classes.
+        strengths: Penalties above 0.
+        weights: How much each image counts, ``(n,)``; None for all alike.
+    """
+    share = np.ones(len(labels)) if weights is None else weights * len(labels) / weights.sum()
+    share = share[:, None]
+    targets = np.eye(classes)[labels]
+    centre, level = (share * features).mean(axis=0), (share * targets).mean(axis=0)
+    root = np.sqrt(share)
+    x, y = root * (features - centre), root * (targets - level)
+    scale = max(float(np.square(x).mean()), np.finfo(np.float64).tiny) * len(x)
+    tall = x.shape[0] >= x.shape[1]
+    values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
+    values = np.maximum(values, 0.0)
+    turned = vectors.T @ (x.T @ y if tall else y)
+    heads = []
+    for strength in strengths:
+        solved = vectors @ (turned / (values + strength * scale)[:, None])
+        weight = (solved if tall else x.T @ solved).T
+        heads.append(RidgeHead(weight, level - weight @ centre))
+    return heads
+
+
+def find_temperature(scores: Float64Array, labels: Int64Array) -> float:
+    """Return what to multiply scores ``(N, classes)`` with, so that their softmax fits the labels best.
+
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
+    """
+
+    def surprise(power: float) -> float:
+        scaled = np.exp(power) * scores
+        return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]).mean())
+
+    return float(np.exp(minimize_scalar(surprise, bounds=_TEMPERATURES, method="bounded").x))
