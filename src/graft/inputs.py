@@ -94,6 +94,7 @@ def gather_inputs(spec: RunSpec) -> Inputs:
     )
     notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
     shared, path = share_frozen(spec, classifier, pixels, split)
+    notes += [f"Damaged, and computed again: {fault}." for fault in (shared.faults if shared else ())]
     batches, budget = _plan_batches(
         config, images, preprocessing, pixels, split, shared.activations if shared else None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -103,6 +104,21 @@ def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("rows.bin")} == entries
     for name, value in first[1].items():
         assert torch.equal(value, again[1][name])
+
+
+def test_damaged_activations_are_computed_again_and_said(tmp_path):
+    import graft.reuse.store as room
+
+    first = run(tmp_path)
+    (rows,) = (tmp_path / "cache" / "activations").rglob("rows.bin")
+    journal = (rows.parent / "journal.jsonl").read_text().split("\n")[1]
+    with rows.open("r+b") as file:  # images that nobody asked for are holes, and cannot be damaged
+        file.seek(json.loads(journal)["rows"][0][0] * rows.stat().st_size // 1797)
+        file.write(b"\xff" * 64)
+    room._verified.clear()
+    again = run(tmp_path)
+    assert "Damaged, and computed again: " in again[2].notes["notes"]
+    assert all(torch.equal(value, again[1][name]) for name, value in first[1].items())
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +72,8 @@ class EntryName:
     @property
     def digest(self) -> str:
         """A short name of all this, hex."""
-        text = json.dumps([STORE_VERSION, *self._values()], sort_keys=True)
+        text = json.dumps([STORE_VERSION, asdict(self)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-    def _values(self) -> list[Any]:
-        return [
-            self.data,
-            dict(self.preprocessing),
-            self.backbone,
-            self.weights,
-            self.boundary,
-            self.precision,
-            self.view,
-        ]
 
 
 @dataclass
@@ -272,11 +260,6 @@ class StoredEntry:
     digest: str
     disk_bytes: int
     used: float
-
-    @property
-    def idle_seconds(self) -> float:
-        """Seconds since it was opened last."""
-        return time.time() - self.used
 
 
 def _to_disk(values: Tensor) -> npt.NDArray[Any]:
