@@ -12,7 +12,7 @@ ROOT ?= runs
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain train sweep compare ui test test-all test-servers check format bench docs clean
+.PHONY: help install demo pretrain train sweep compare ui test test-all test-servers test-browser check format bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,14 +50,18 @@ ui: $(READY)  ## open the MLflow dashboard on the same store
 	@$(GRAFT) ui paths.root=$(ROOT) $(ARGS)
 
 test: $(READY)  ## the test suite, under 8 minutes on two cores
-	@$(TEST) -m "not full and not servers" $(ARGS)
+	@$(TEST) -m "not full and not servers and not browser" $(ARGS)
 
 test-all: $(READY)  ## the test suite at full size
-	@$(TEST) -m "not servers" $(ARGS)
+	@$(TEST) -m "not servers and not browser" $(ARGS)
 
 test-servers: $(READY)  ## against a real MLflow server and PostgreSQL (apt-get install postgresql)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/servers -m servers $(ARGS)
+
+test-browser: $(READY)  ## the report in headless Chromium (apt-get install chromium)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/browser -m browser $(ARGS)
 
 check: $(READY)  ## format, lint, types, architecture
 	@$(RUN) -m ruff format --check src tests benchmarks

@@ -101,3 +101,48 @@ def build_config() -> Callable[..., Config]:
 def runs_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for everything that graft writes, shared by the tests of a session."""
     return tmp_path_factory.mktemp("runs")
+
+
+#: The preprocessing that the bundle below brings: not what any backbone would choose by itself.
+TOY_PREPROCESSING = {
+    "channels": 1, "size": 20, "resize": None, "interpolation": "nearest", "antialias": True,
+    "mean": [0.3], "std": [0.7],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a weights bundle `toy`, as `graft pretrain` would write it."""
+    import torch
+
+    from graft import __version__
+    from graft.model.backbone import build_backbone, build_network
+    from graft.model.bundle import Sidecar, bundle_folder
+    from graft.model.weights import write_bundle
+
+    root = tmp_path_factory.mktemp("root")
+    torch.manual_seed(7)
+    network = build_network("cnn2", num_classes=4, image_size=20, channels=1)
+    state = build_backbone(network, "cnn2", 20, 1).network_state_dict()
+    sidecar = Sidecar(
+        architecture="cnn2", options={}, classes=["a", "b", "c", "d"], channels=1, image_size=20,
+        preprocessing=TOY_PREPROCESSING, data="toy", data_digest="t" * 64, metrics={},
+        graft_version=__version__, run_key="r" * 20,
+    )  # fmt: skip
+    write_bundle(bundle_folder(root, "toy"), state, {}, sidecar)
+    return root
+
+
+@pytest.fixture
+def describe(toy_root: Path, build_config: Callable[..., Config]) -> Callable[..., Config]:
+    """Return a maker of configurations of short runs under `toy_root`."""
+
+    def describe(**changes: Any) -> Config:
+        usual = {
+            "paths.root": str(toy_root), "backbone.name": "cnn2", "data.labels_per_class": 4,
+            "data.test_size": 200.0, "data.image_size": 12, "data.batch_size": 16, "optim.name": "sgd",
+            "optim.lr": 0.1, "trainer.epochs": 2, "trainer.accelerator": "cpu",
+        }  # fmt: skip
+        return build_config(usual | {key.replace("__", "."): value for key, value in changes.items()})
+
+    return describe

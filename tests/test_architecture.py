@@ -25,12 +25,16 @@ ON_TOP = {
     "pretrain": "sweep",
     "extract": "run",
     "inputs": "run",
+    "sharing": "run",
+    "together": "run",
+    "conclude": "run",
     "completion": "errors",
     "progress": "errors",
     "compose": "cli",
     "verbs": "cli",
     "answer": "cli",
     "status": "cli",
+    "cache": "cli",
     "__main__": "cli",
 }
 

@@ -83,9 +83,16 @@ def test_the_version_is_told(words, say):
 MISTAKES = [
     (["trian"], "Expected `verb` to be one of: train,"),
     (["trian"], "Did you mean 'train'?"),
-    (["compare", "a", "b"], "Expected one experiment or parent run, but got 2: a, b."),
     (["compare", "path.root=x"], "Expected `option` to be one of: paths.root, tracking.uri"),
-    (["compare", "--deep"], "There is no option '--deep' here"),
+    (["compare", "--deep"], "Expected `option` to be one of: --expect,"),
+    (
+        ["compare", "--expect", "fine_tune wins"],
+        "Expected `--expect` as <who> <verdict> [at <labels>], but got",
+    ),
+    (["compare", "--where", "labels is 20"], "Expected a condition such as labels<=20 in --where"),
+    (["compare", "--metric=acuracy"], "Did you mean 'accuracy'?"),
+    (["compare", "--margin", "none"], "Expected `--margin` to be a positive number, in points"),
+    (["compare", "--where"], 'Expected a value after `--where`, such as: --where "backbone='),
     (["ui", "port=high"], "Expected nothing but `port=<1 to 65535>`"),
     (["ui", "port=99999"], "Expected nothing but `port=<1 to 65535>`"),
     (["models", "--jso"], "Expected `option` to be one of: --json; but got '--jso'."),
@@ -106,6 +113,10 @@ MISTAKES = [
     (
         ["pretrain", "transfer=random_features", "transfer.freeze_depth=3"],
         "Expected `transfer.freeze_depth=0` to make a weights bundle",
+    ),
+    (
+        ["pretrain", "transfer=fine_tune", "backbone.weights=mine", "transfer.freeze_until=features.3.norm"],
+        "to make a weights bundle, which holds a whole network, but got features.3.norm",
     ),
     (["train", "-m", "optim.lr=1,fast"], "Expected `optim.lr` to be a number, but got 'fast'."),
     (["train", "-m", "optim.lrr=1,2"], "There is no knob `optim.lrr`"),

@@ -13,15 +13,11 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from graft import __version__
 from graft.config.schema import Config
 from graft.errors import DivergedError, GraftError, RunFailedError
-from graft.model.backbone import build_backbone, build_network
-from graft.model.bundle import Sidecar, bundle_folder
-from graft.model.weights import write_bundle
 from graft.plan.spec import RunSpec, specify
 from graft.run import execute, gather_facts
-from graft.sweep.worker import Outcome, describe_job, execute_job, read_job
+from graft.sweep.worker import Job, Outcome, describe_job, execute_job, read_job
 from graft.track.reader import finished_runs, read_run
 from graft.track.results import checkpoint_folder
 from graft.track.store import Store, open_store
@@ -29,40 +25,10 @@ from graft.verbs import train
 
 Describe = Callable[..., Config]
 
-#: The preprocessing that the bundle below brings: not what any backbone would choose by itself.
-BROUGHT = {
-    "channels": 1, "size": 20, "resize": None, "interpolation": "nearest", "antialias": True,
-    "mean": [0.3], "std": [0.7],
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a weights bundle `toy`, as `graft pretrain` would write it."""
-    root = tmp_path_factory.mktemp("root")
-    torch.manual_seed(7)
-    network = build_network("cnn2", num_classes=4, image_size=20, channels=1)
-    state = build_backbone(network, "cnn2", 20, 1).network_state_dict()
-    sidecar = Sidecar(
-        architecture="cnn2", options={}, classes=["a", "b", "c", "d"], channels=1, image_size=20,
-        preprocessing=BROUGHT, data="toy", data_digest="t" * 64, metrics={}, graft_version=__version__,
-        run_key="r" * 20,
-    )  # fmt: skip
-    write_bundle(bundle_folder(root, "toy"), state, {}, sidecar)
-    return root
-
-
-@pytest.fixture
-def describe(root: Path, build_config: Callable[..., Config]) -> Describe:
-    def describe(**changes: Any) -> Config:
-        usual = {
-            "paths.root": str(root), "backbone.name": "cnn2", "data.labels_per_class": 4,
-            "data.test_size": 200.0, "data.image_size": 12, "data.batch_size": 16, "optim.name": "sgd",
-            "optim.lr": 0.1, "trainer.epochs": 2, "trainer.accelerator": "cpu",
-        }  # fmt: skip
-        return build_config(usual | {key.replace("__", "."): value for key, value in changes.items()})
-
-    return describe
+def root(toy_root: Path) -> Path:
+    return toy_root
 
 
 def plan(config: Config) -> RunSpec:
@@ -182,14 +148,13 @@ def test_a_diverged_run_is_recorded_as_such(describe: Describe, root: Path) -> N
     found = store.client.search_runs([store.experiment_id("default")], f"tags.`graft.run_key` = '{spec.key}'")
     assert [run.data.tags["graft.status"] for run in found] == ["diverged"]
     assert not checkpoint_folder(root, spec.key).exists()
-    assert execute_job(describe_job(spec, None)).status == "diverged"
+    assert execute_job(Job(spec)).status == "diverged"
 
 
 def test_a_job_travels_between_processes(describe: Describe) -> None:
     spec = plan(describe(seed=9))
-    job = json.loads(json.dumps(describe_job(spec, "parent")))
-    again, parent = read_job(job)
-    assert (again.key, again.arm, again.condition, parent) == (spec.key, spec.arm, spec.condition, "parent")
+    again = read_job(json.loads(json.dumps(describe_job(Job(spec, "parent")))))
+    assert again == Job(spec, "parent")
 
 
 def test_a_failure_is_an_outcome(describe: Describe, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -198,7 +163,7 @@ def test_a_failure_is_an_outcome(describe: Describe, monkeypatch: pytest.MonkeyP
 
     spec = plan(describe(seed=14))
     monkeypatch.setattr("graft.run.execute", fall)
-    assert execute_job(describe_job(spec, None)) == Outcome(spec.key, "failed", "ValueError: no more")
+    assert execute_job(Job(spec)) == Outcome(spec.key, "failed", "ValueError: no more")
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -74,7 +74,8 @@ def test_counts_of_a_sweep(store: Store, capsys: pytest.CaptureFixture[str]) -> 
     by_name = {sweep["experiment"]: sweep for sweep in found["sweeps"]}
     counts = {state: by_name["first"][state] for state in overview.STATES}
     assert counts == {
-        "finished": 2, "running": 1, "lost": 1, "failed": 1, "diverged": 1, "killed": 1, "waiting": 1,
+        "finished": 2, "running": 1, "lost": 1, "failed": 1, "diverged": 1, "killed": 1, "pruned": 0,
+            "waiting": 1,
     }  # fmt: skip
     assert by_name["first"]["command"] == "graft train -m seed='range(8)'"
     assert (by_name["first"]["state"], by_name["second"]["state"]) == ("running", "finished")

@@ -1,10 +1,12 @@
-"""The answer of an experiment: ranked arms, the verdict, its doubts, the report and its pictures."""
+"""The answer of an experiment, the verb ``graft compare``: ranked arms, verdict, doubts and report."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +17,36 @@ from graft.config.running import say_place
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
-    from graft.compare.comparison import Comparison
+    from graft.compare.asked import Asked
+    from graft.compare.comparison import Comparison, Section
+    from graft.compare.evidence import Evidence, Sheet
+    from graft.track.archive import Archive
     from graft.track.record import RunRecord
     from graft.track.store import Store
 
+#: Exit code when a verdict that was expected does not hold.
+NOT_AS_EXPECTED = 3
 
-def compare(experiment: str | None, root: Path, uri: str | None) -> int:
-    """Rank the arms of an experiment, print the verdict and write the report."""
-    from graft.compare.report import compare_records, render_table, write_report
-    from graft.config.load import read_question
-    from graft.track.reader import last_experiment, read_experiment
-    from graft.track.results import drop_weights, mark_chosen
+
+def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> int:
+    """Rank the arms of experiments, print the verdict and write the report.
+
+    Args:
+        names: Experiments or parent runs; none for the experiment that was run last.
+        asked: The options.
+        root: ``paths.root``.
+        uri: ``tracking.uri``.
+
+    Returns:
+        The exit code: 3 when a verdict that was expected does not hold.
+
+    Raises:
+        GraftError: When there is nothing to compare.
+    """
+    from graft.compare.report import format_json, write_report
+    from graft.compare.terminal import render_table
+    from graft.track.archive import Archive
+    from graft.track.reader import last_experiment
     from graft.track.store import open_store
 
     if not root.exists() and uri is None:
@@ -33,27 +54,191 @@ def compare(experiment: str | None, root: Path, uri: str | None) -> int:
             f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train"
         )
     store = open_store(uri, root)
-    name = experiment or last_experiment(store)
-    records = read_experiment(store, name)
-    metric = next((record.notes["metric"] for record in records if "metric" in record.notes), "accuracy")
-    comparison = compare_records(records, experiment=name, metric=metric, question=read_question(name))
-    console = Console()
-    for table in render_table(comparison):
+    names = list(dict.fromkeys(names)) or [last_experiment(store)]
+    records = read_records(store, names)
+    archive = Archive(store)
+    comparison = compare_asked(records, names, asked, archive)
+    # What is read by programs stands alone on stdout.
+    console = Console(stderr=asked.as_json)
+    for table in () if asked.as_json else render_table(comparison):
         console.print(table)
-    _say(console, comparison)
-    written = write_report(comparison, root / "reports" / name)
-    draw_confusions(store, comparison, root / "reports" / name / "figures")
-    draw_worst_errors(store, comparison, root, console)
-    known = {record.run_id for record in records if "chosen" in record.notes}
+    if not asked.as_json:
+        _say(console, comparison)
+    folder = root / "reports" / name_report(names, asked)
+    written = write_report(
+        comparison, folder, collect_evidence(archive, comparison, names, asked, root, console)
+    )
+    if asked.is_usual:
+        _settle(store, comparison, names, root, folder, console)
+    if asked.as_json:
+        print(format_json(comparison), end="")
+    console.print(f"The report: {written[0]}", soft_wrap=True)
+    console.print(f"The dashboard: graft ui{say_place(str(root))}", soft_wrap=True)
+    return _check_expectations(comparison, asked)
+
+
+def read_records(store: Store, names: Sequence[str]) -> list[RunRecord]:
+    """Return the runs of several experiments or parent runs, each once."""
+    from graft.track.reader import read_experiment
+
+    found = {record.run_id: record for name in names for record in read_experiment(store, name)}
+    return list(found.values())
+
+
+def compare_asked(
+    records: Sequence[RunRecord], names: Sequence[str], asked: Asked, archive: Archive
+) -> Comparison:
+    """Compare the runs that count, the way that was asked for.
+
+    Raises:
+        GraftError: When nothing can be compared, or runs were chosen by different metrics.
+    """
+    from graft.compare.report import compare_records
+    from graft.compare.statistics import MARGIN
+    from graft.config.load import read_question
+    from graft.config.names import METRICS
+
+    if asked.where is not None:
+        records = asked.where.keep(records)
+    metric = asked.metric or find_metric(records)
+    unit = 100.0 if METRICS[metric].unit == "fraction" else 1.0
+    titles = find_titles(archive.store, names)
+    return compare_records(
+        records,
+        experiment=" + ".join(titles),
+        metric=metric,
+        question=" ".join(filter(None, map(read_question, titles))),
+        margin=MARGIN if asked.margin is None else asked.margin / unit,
+        selection="oracle" if asked.oracle else "validation",
+        archive=archive,
+    )
+
+
+def find_titles(store: Store, names: Sequence[str]) -> list[str]:
+    """Return the names of experiments, where a parent run was asked for that of its experiment; each once."""
+    from graft.track.reader import find_parents, name_experiments
+
+    by_id = name_experiments(store)
+    known = set(by_id.values())
+    titles = [
+        title
+        for name in names
+        for title in (
+            [name] if name in known else [by_id[run.info.experiment_id] for run in find_parents(store, name)]
+        )
+    ]
+    return list(dict.fromkeys(titles))
+
+
+def find_metric(records: Sequence[RunRecord]) -> str:
+    """Return the metric that runs were chosen by while they trained.
+
+    Raises:
+        GraftError: When they differ.
+    """
+    found = sorted({record.notes["metric"] for record in records if "metric" in record.notes})
+    if len(found) > 1:
+        raise GraftError(
+            f"Expected runs of one metric, but they have {len(found)}: {', '.join(found)}. Say which one to"
+            f" compare by: --metric {found[0]}"
+        )
+    return found[0] if found else "accuracy"
+
+
+def name_report(names: Sequence[str], asked: Asked) -> str:
+    """Return the folder of a report; one that is not the usual comparison has its own."""
+    parts = ["+".join(names)]
+    if asked.where is not None:
+        words = re.sub(r"[^a-z0-9]+", "-", asked.where.text.lower()).strip("-")[:60]
+        parts.append(f"{words}-{hashlib.sha256(asked.where.text.encode()).hexdigest()[:6]}")
+    parts += [asked.metric] if asked.metric else []
+    parts += [f"margin-{asked.margin:g}"] if asked.margin is not None else []
+    parts += ["oracle"] if asked.oracle else []
+    return "--".join(parts)
+
+
+def collect_evidence(
+    archive: Archive, comparison: Comparison, names: Sequence[str], asked: Asked, root: Path, console: Console
+) -> Evidence:
+    """Read what the report shows beyond the numbers of the runs."""
+    from graft.compare.evidence import gather_evidence
+    from graft.track.parents import read_parents
+
+    store, evidence = archive.store, gather_evidence(comparison, archive)
+    parents = [parent for name in names for parent in read_parents(store, name)]
+    commands = [parent.command for parent in parents if parent.command]
+    commands.append(" ".join(["graft compare", *names, *asked.words]))
+    sheets = {}
+    for section in comparison.sections:
+        sheet = draw_sheet(store, comparison, section, root, console)
+        if sheet is not None:
+            sheets[section.condition] = sheet
+    return replace(evidence, sheets=sheets, commands=tuple(dict.fromkeys(commands)))
+
+
+def draw_sheet(
+    store: Store, comparison: Comparison, section: Section, root: Path, console: Console
+) -> Sheet | None:
+    """Draw what the headline arm was surest of, and wrong, at the largest label budget of a condition.
+
+    Returns:
+        The sheet; None where there is no transfer arm, no error, or the images are not there any more.
+    """
+    from graft.compare.canvas import render_figure
+    from graft.compare.evidence import Sheet, find_runs
+    from graft.compare.figures.worst import draw_worst
+    from graft.compare.naming import name_budget
+    from graft.config.load import to_config
+    from graft.inputs import open_run_images
+    from graft.track.reader import read_worst_errors
+
+    budget = section.budgets[-1]
+    headline = next((row for row in budget.rows if row.headline), None)
+    if headline is None:
+        return None
+    run = find_runs(section, comparison, headline.arm, budget.labels)[0]
+    try:
+        plain, errors = read_worst_errors(store, run.run_id)
+        plain["paths"]["root"], plain["data"]["download"] = str(root), False
+        images = open_run_images(to_config(plain))
+        if images.digest != run.notes["data_digest"]:
+            raise GraftError("the images have changed since the run.")
+    except GraftError as error:
+        console.print(f"No picture sheet of the worst errors: {error}", highlight=False, markup=False)
+        return None
+    if not errors:
+        return None
+    captions = tuple(_say_error(error, images.class_names) for error in errors)
+    title = f"Surest errors: {run.arm.label}, {name_budget(budget.labels)}"
+    figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
+    name = f"worst_errors-{section.condition[:6]}"
+    return Sheet(name, f"{section.data}: {title.lower()}", captions, render_figure(figure, "png"))
+
+
+def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    true, predicted = class_names[error["true"]], class_names[error["predicted"]]
+    return f"{true}, taken for {predicted} ({error['probability']:.2f})"
+
+
+def _settle(
+    store: Store, comparison: Comparison, names: Sequence[str], root: Path, folder: Path, console: Console
+) -> None:
+    """Write the verdict to the parent runs, mark the chosen runs, and drop the weights of the others."""
+    from graft.compare.describe import describe_verdict, list_gains
+    from graft.track.parents import publish_report, read_parents
+    from graft.track.results import drop_weights, mark_chosen
+
+    if len(names) == 1:  # a report on several belongs to none of them
+        parents = [parent.run_id for parent in read_parents(store, names[0])]
+        publish_report(store, parents, describe_verdict(comparison), list_gains(comparison), folder)
+    known = {record.run_id for record in comparison.records if "chosen" in record.notes}
     mark_chosen(store, set(comparison.chosen) - known)
-    dropped = drop_weights(root, {record.run_key for record in records if _is_droppable(record, comparison)})
+    droppable = {record.run_key for record in comparison.records if _is_droppable(record, comparison)}
+    dropped = drop_weights(root, droppable)
     if dropped:
         console.print(
             f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all)."
         )
-    console.print(f"The report: {written[0]}")
-    console.print(f"The dashboard: graft ui{say_place(str(root))}")
-    return 0
 
 
 def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
@@ -64,6 +249,10 @@ def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
 
 def _say(console: Console, comparison: Comparison) -> None:
     """Print the verdict of each label budget, then what speaks against believing it."""
+    from graft.compare.reading import ORACLE
+
+    if comparison.selection == "oracle":
+        console.print(f"[bold red]{ORACLE}[/bold red]")
     for section in comparison.sections:
         for budget in section.budgets:
             console.print(f"[bold]•[/bold] {escape(budget.sentence)}", highlight=False)
@@ -74,76 +263,13 @@ def _say(console: Console, comparison: Comparison) -> None:
             console.print(f"  - {escape(line)}", highlight=False)
 
 
-def draw_confusions(store: Store, comparison: Comparison, folder: Path) -> None:
-    """Draw the confusion matrix of every chosen trial, summed over its replicates; none is drawn twice.
+def _check_expectations(comparison: Comparison, asked: Asked) -> int:
+    """Say which expected verdicts do not hold, and return the exit code."""
+    from graft.compare.expect import list_failures
 
-    Runs of different conditions are never summed: their classes and images are others.
-    """
-    from graft.compare.canvas import render_figure
-    from graft.compare.confusion import draw_confusion
-    from graft.compare.naming import name_budget
-    from graft.compare.report import write_whole
-    from graft.track.reader import sum_confusions
-
-    by_id = {record.run_id: record for record in comparison.records}
-    grouped: dict[tuple[str, str, str], list[str]] = {}
-    for section in comparison.sections:
-        for run_id in section.chosen:
-            key = (section.condition, by_id[run_id].arm.label, by_id[run_id].labels)
-            grouped.setdefault(key, []).append(run_id)
-    stale = set(folder.glob("confusion-*.png"))
-    for (_, label, labels), run_ids in grouped.items():
-        words = re.sub(r"[^a-z0-9]+", "-", f"{label} {labels}".lower()).strip("-")
-        runs = hashlib.sha256("".join(sorted(run_ids)).encode()).hexdigest()[:6]
-        path = folder / f"confusion-{words}-{runs}.png"
-        if path in stale:
-            stale.remove(path)
-            continue
-        names, counts = sum_confusions(store, run_ids)
-        figure = draw_confusion(counts, names, f"{label}, {name_budget(labels)}")
-        write_whole(path, render_figure(figure, "png"))
-    for path in stale:
-        path.unlink()
-
-
-def draw_worst_errors(store: Store, comparison: Comparison, root: Path, console: Console) -> None:
-    """Draw what the headline arm was surest of, and wrong, at the largest label budget of each condition."""
-    from graft.compare.canvas import render_figure
-    from graft.compare.naming import name_budget
-    from graft.compare.report import write_whole
-    from graft.compare.worst import draw_worst
-    from graft.config.load import to_config
-    from graft.inputs import open_run_images
-    from graft.track.reader import read_worst_errors
-
-    by_id = {record.run_id: record for record in comparison.records}
-    folder = root / "reports" / comparison.experiment / "figures"
-    for section in comparison.sections:
-        budget = section.budgets[-1]
-        headline = next((row for row in budget.rows if row.headline), None)
-        runs = [by_id[run_id] for run_id in section.chosen]
-        mine = [run for run in runs if headline and (run.arm, run.labels) == (headline.arm, budget.labels)]
-        path = folder / f"worst-errors-{section.condition[:6]}-{mine[0].run_id[:6]}.png" if mine else None
-        if path is None or path.exists():
-            continue
-        for stale in folder.glob(f"worst-errors-{section.condition[:6]}-*.png"):
-            stale.unlink()
-        try:
-            plain, errors = read_worst_errors(store, mine[0].run_id)
-            plain["paths"]["root"], plain["data"]["download"] = str(root), False
-            images = open_run_images(to_config(plain))
-            if images.digest != mine[0].notes["data_digest"]:
-                raise GraftError("the images have changed since the run.")
-        except GraftError as error:
-            console.print(f"No picture sheet of the worst errors: {error}", highlight=False, markup=False)
-            continue
-        if errors:
-            captions = [_say_error(error, images.class_names) for error in errors]
-            title = f"Surest errors: {mine[0].arm.label}, {name_budget(budget.labels)}"
-            figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
-            write_whole(path, render_figure(figure, "png"))
-
-
-def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:
-    true, predicted = class_names[error["true"]], class_names[error["predicted"]]
-    return f"{true}, taken for {predicted} ({error['probability']:.2f})"
+    code = 0
+    for expectation in asked.expects:
+        for failure in list_failures(comparison, expectation):
+            print(f"graft: expected {expectation.text!r}, but got {failure}", file=sys.stderr)
+            code = NOT_AS_EXPECTED
+    return code

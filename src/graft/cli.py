@@ -127,11 +127,11 @@ def _pretrain(words: list[str]) -> int:
 
 def _compare(words: list[str]) -> int:
     from graft.answer import compare
+    from graft.compare.asked import read_options
 
-    names, places = _split_places(words)
-    if len(names) > 1:
-        raise GraftError(f"Expected one experiment or parent run, but got {len(names)}: {', '.join(names)}.")
-    return compare(names[0] if names else None, *places)
+    asked, rest = read_options(words)
+    names, places = _split_places(rest)
+    return compare(names, asked, *places)
 
 
 def _status(words: list[str]) -> int:
@@ -181,6 +181,12 @@ def _ui(words: list[str]) -> int:
             f"Expected nothing but `port=<1 to 65535>`, `paths.root=` and `tracking.uri=`, but got {words}."
         )
     return serve(uri, root, int(port))
+
+
+def _cache(words: list[str]) -> int:
+    from graft.cache import read_options, serve_cache
+
+    return serve_cache(read_options(words))
 
 
 def _split_places(words: list[str]) -> tuple[list[str], tuple[Path, str | None]]:
@@ -236,16 +242,20 @@ VERBS = {
     ),
     "compare": Verb(
         "Rank the arms of an experiment, say the verdict, write the report",
-        "[experiment | parent run] [paths.root=...] [tracking.uri=...]",
+        "[experiment | parent run ...] [--where ...] [--metric ...] [--expect ...] [--margin ...]\n"
+        "                     [--oracle] [--json] [paths.root=...] [tracking.uri=...]",
         "Validation chooses each arm's trial, test is read for chosen trials only. The report goes under\n"
-        "paths.root/reports/<experiment>.",
+        "paths.root/reports/<experiment>; index.html is all of it in one file. Exit code 3 when an expected\n"
+        "verdict does not hold. --oracle lets test itself choose, and says so on every page.",
         (
             ("graft compare", "the experiment that was run last"),
-            ("graft compare digits_transfer", "an experiment by name"),
-            ("graft compare digits_transfer paths.root=/data/runs", "recorded elsewhere"),
+            ("graft compare digits_transfer paths.root=/data/runs", "by name, recorded elsewhere"),
+            ('graft compare mine --where "backbone=resnet18 and labels<=20"', "some of its runs"),
+            ('graft compare mine --expect "fine_tune helps at 10"', "exit code 3 unless it does"),
+            ("graft compare mine --metric macro_f1 --margin 1 --json", "by another metric, for programs"),
         ),
         _compare,
-        _PLACES,
+        ("--where", "--metric", "--expect", "--margin", "--oracle", "--json", *_PLACES),
     ),
     "status": Verb(
         "Show how sweeps stand, and which runs are not finished",
@@ -298,6 +308,21 @@ VERBS = {
             ("graft extract transfer=random_features seed=1", "a control: random weights"),
         ),
         _extract,
+    ),
+    "cache": Verb(
+        "Show what was computed once and kept, or throw away what may go",
+        "[prune] [--all] [--older-than=30d] [--json] [paths.root=...] [reuse.disk_gb=...]",
+        "prune takes what is damaged or unfinished, and the least recently used activations over the\n"
+        "budget; with --older-than also what was not used for so long, with --all everything. What a\n"
+        "running process is writing stays. Nothing is lost: what is needed again is computed again.",
+        (
+            ("graft cache", "activations and decoded images under ./runs, with their sizes"),
+            ("graft cache prune", "check every hash, keep to the budget"),
+            ("graft cache prune --older-than=30d", "and what nobody used for a month"),
+            ("graft cache prune --all paths.root=/data/runs", "everything, elsewhere"),
+        ),
+        _cache,
+        ("prune", "--all", "--older-than=", "--json", "paths.root=", "reuse.disk_gb="),
     ),
     "ui": Verb(
         "Open the MLflow dashboard on the same store",

@@ -39,6 +39,10 @@ class RunInterrupted(BaseException):
         return 128 + self.signum
 
 
+class PrunedError(GraftError):
+    """The run was cut on purpose, to give its time to better trials."""
+
+
 class StoreAwayError(RunFailedError):
     """The tracking store does not answer at the moment; trying again later may work."""
 

@@ -105,7 +105,7 @@ def write_extraction(config: Config, asked: Extraction, console: Console) -> Pat
             stage=asked.stage,
             batch_size=config.data.batch_size,
             device=device,
-            precision=config.trainer.precision,
+            precision=facts.precision,
         )
         with show_progress(console, "extracting features") as progress:
             write_features(file, out.suffix, table, _count(batches, len(table.item_ids), progress))
@@ -167,7 +167,7 @@ def _describe(config: Config, stage: int, images: ImageSet, facts: Facts) -> Fea
             "data": config.data.name,
             "data_digest": facts.data_digest,
             "batch_size": config.data.batch_size,
-            "precision": config.trainer.precision,
+            "precision": facts.precision,
             "graft_version": __version__,
         },
     )

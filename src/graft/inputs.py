@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graft.config.names import CHECKED_DATA_SETS
 from graft.config.schema import Config
+from graft.plan.groups import Sharing
+from graft.plan.obstacles import effective_rounding
 from graft.plan.spec import RunSpec
+from graft.sharing import share_frozen
 
 if TYPE_CHECKING:
     from graft.data.batches import Activations
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 #: Image sets kept open, the latest ones.
 _KEPT_OPEN = 4
 _OPENED: dict[tuple[object, Path], ImageSet] = {}
-
-#: Images that go through frozen stages at once; a larger number is hardly faster.
-_SHARED_BATCH = 64
 
 #: Told (done, total).
 Progress = Callable[[int, int], None]
@@ -63,66 +61,117 @@ class Inputs:
     shared: Shared | None
 
 
-def gather_inputs(spec: RunSpec) -> Inputs:
-    """Gather what a run works with, in flow order: data, model.
+@dataclass(frozen=True)
+class View:
+    """The images of a run as its network sees them.
+
+    Attributes:
+        images: The data set.
+        preprocessing: How the network sees it.
+        pixels: The network's inputs, uint8 ``(N, C, H, W)``.
+        split: Which of them train, choose and test.
+    """
+
+    images: ImageSet
+    preprocessing: Preprocessing
+    pixels: UInt8Array
+    split: Split
+
+
+def open_view(spec: RunSpec) -> View:
+    """Open the images of a run, decoded, and divide them.
 
     Raises:
-        GraftError: When the images or the weights are not there, not sound, or do not go together.
+        GraftError: When the images are not there, or not sound.
     """
     from graft.data.divide import divide_images
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
-    from graft.model.classifier import build_classifier, describe_model
-    from graft.model.weights import load_weights
-    from graft.train.fit import seed_everything
-    from graft.train.statistics import explain_statistics
 
     config = spec.config
     images = open_run_images(config)
     preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
     pixels = prepare_pixels(images, preprocessing, Path(config.paths.root).resolve() / "cache")
-    split = divide_images(images, config.data, config.seed)
+    return View(images, preprocessing, pixels, divide_images(images, config.data, config.seed))
 
-    seed_everything(config.seed)
-    source = find_weights(config) if spec.facts.weights_sha256 else None
-    classifier, notes = build_classifier(
-        config,
+
+def build_model(spec: RunSpec, images: ImageSet) -> tuple[Classifier, list[str]]:
+    """Build the network of a run, drawn from its seed, with its weights, and say what the user should know.
+
+    Raises:
+        GraftError: When the weights are not there, not sound, or do not fit.
+    """
+    from graft.model.classifier import build_classifier
+    from graft.model.weights import load_weights
+    from graft.train.fit import seed_everything
+
+    seed_everything(spec.config.seed)
+    source = find_weights(spec.config) if spec.facts.weights_sha256 else None
+    return build_classifier(
+        spec.config,
         num_classes=len(images.class_names),
-        channels=preprocessing.channels,
-        image_size=preprocessing.size,
-        weights=load_weights(source, config.backbone.name) if source else None,
+        channels=int(spec.facts.preprocessing["channels"]),
+        image_size=int(spec.facts.preprocessing["size"]),
+        weights=load_weights(source, spec.config.backbone.name) if source else None,
     )
-    notes += describe_input(config, images, preprocessing) + explain_statistics(spec.facts.processes)
-    shared, path = share_frozen(spec, classifier, pixels, split)
+
+
+def gather_inputs(spec: RunSpec, sharing: Sharing | None = None) -> Inputs:
+    """Gather what a run works with, in flow order: data, model, what it shares.
+
+    Args:
+        spec: The run.
+        sharing: What the sweep decided for it; None: it shares all that it can.
+
+    Raises:
+        GraftError: When the images or the weights are not there, not sound, or do not go together.
+    """
+    view = open_view(spec)
+    classifier, notes = build_model(spec, view.images)
+    shared, path = share_frozen(spec, classifier, view.pixels, view.split, sharing)
+    return assemble_inputs(spec, view, classifier, notes, shared, path)
+
+
+def assemble_inputs(
+    spec: RunSpec, view: View, classifier: Classifier, notes: list[str], shared: Shared | None, path: str
+) -> Inputs:
+    """Put together what a run works with, and what is to be said of it.
+
+    Args:
+        spec: The run.
+        view: Its images.
+        classifier: Its network.
+        notes: What the user should know of the network.
+        shared: What it reads in the place of images.
+        path: In words which path it takes.
+    """
+    from graft.model.classifier import describe_model
+    from graft.train.statistics import explain_statistics
+
+    config, images = spec.config, view.images
+    notes = notes + describe_input(config, images, view.preprocessing)
+    notes += explain_statistics(spec.facts.processes) + describe_arithmetic(spec)
     notes += [f"Damaged, and computed again: {fault}." for fault in (shared.faults if shared else ())]
-    batches, budget = _plan_batches(
-        config, images, preprocessing, pixels, split, shared.activations if shared else None
-    )
+    batches, budget = _plan_batches(config, view, shared.activations if shared else None)
     about = describe_model(classifier) | {"path": path}
     about |= {"data_warnings": "; ".join(images.notes)} if images.notes else {}
+    source = find_weights(config) if spec.facts.weights_sha256 else None
     about |= _describe_choices(config) | _describe_source(source, images)
-    return Inputs(images, pixels, split, batches, budget, classifier, notes, about, shared)
+    return Inputs(images, view.pixels, view.split, batches, budget, classifier, notes, about, shared)
 
 
 def _plan_batches(
-    config: Config,
-    images: ImageSet,
-    preprocessing: Preprocessing,
-    pixels: UInt8Array,
-    split: Split,
-    activations: Activations | None,
+    config: Config, view: View, activations: Activations | None
 ) -> tuple[ImageDataModule, Budget]:
     """Return the batches of a run, and how long it trains on them."""
     from graft.data.datamodule import ImageDataModule
-    from graft.data.schedule import count_steps_per_pass
-    from graft.train.fit import plan_budget
 
-    budget = plan_budget(config.trainer, count_steps_per_pass(len(split.train), config.data.batch_size))
+    images, budget = view.images, count_budget(config, view.split)
     batches = ImageDataModule(
-        pixels=pixels,
+        pixels=view.pixels,
         labels=images.labels,
-        split=split,
-        preprocessing=preprocessing,
+        split=view.split,
+        preprocessing=view.preprocessing,
         batch_size=config.data.batch_size,
         seed=config.seed,
         augment=config.augment,
@@ -138,49 +187,12 @@ def _plan_batches(
     return batches, budget
 
 
-def share_frozen(
-    spec: RunSpec, classifier: Classifier, pixels: UInt8Array, split: Split
-) -> tuple[Shared | None, str]:
-    """Return the activations of the frozen stages of a run, and in words which path it takes.
+def count_budget(config: Config, split: Split) -> Budget:
+    """Return how long a run trains on so many images."""
+    from graft.data.schedule import count_steps_per_pass
+    from graft.train.fit import plan_budget
 
-    The classifier then begins behind them.
-    """
-    from graft.data.preprocessing import Preprocessing
-    from graft.model.features import choose_device
-    from graft.plan.groups import find_obstacle, find_prefix
-    from graft.reuse.prefix import Prefix
-    from graft.reuse.share import name_entries, share_activations
-    from graft.reuse.store import ActivationStore
-
-    config, found = spec.config, find_prefix(spec)
-    if found is None or not config.reuse.enabled:
-        return None, f"plain: {find_obstacle(config) or 'reuse=off'}"
-    prefix = Prefix(
-        backbone=classifier.backbone,
-        depth=config.transfer.freeze_depth,
-        name=name_entries(found),
-        pixels=pixels,
-        preprocessing=Preprocessing.from_dict(spec.facts.preprocessing),
-        precision=spec.facts.precision,
-        batch_size=_SHARED_BATCH,
-        device=choose_device(config.trainer),
-    )
-    root = Path(config.paths.root).resolve()
-    shared = share_activations(
-        ActivationStore(root / "cache" / "activations", int(config.reuse.disk_gb * 1e9)),
-        prefix,
-        found,
-        split.train,
-        np.concatenate([split.val, split.test]),
-        augmentation=config.augment.name,
-        views=config.augment.views or 0,
-        seed=config.seed,
-    )
-    classifier.train()
-    if shared is None:
-        return None, "plain: the activations do not fit under `reuse.disk_gb`, or cannot be written"
-    classifier.backbone.entry = prefix.depth
-    return shared, f"shared: stages 1 to {prefix.depth} were computed once"
+    return plan_budget(config.trainer, count_steps_per_pass(len(split.train), config.data.batch_size))
 
 
 def open_run_images(config: Config, progress: Progress | None = None) -> ImageSet:
@@ -243,6 +255,15 @@ def describe_input(config: Config, images: ImageSet, preprocessing: Preprocessin
         )
     if images.channels > preprocessing.channels:
         lines.append(f"Colour images become luma for the one channel of {config.backbone.name}.")
+    return lines
+
+
+def describe_arithmetic(spec: RunSpec) -> list[str]:
+    """Say what a run computes otherwise than in plain float32, where the user may not expect it."""
+    rounding = effective_rounding(spec.config)
+    lines = [spec.facts.precision_reason] if spec.facts.precision_reason else []
+    if rounding:
+        lines.append(f"What leaves the frozen stages is rounded to {rounding} (`reuse.dtype`).")
     return lines
 
 

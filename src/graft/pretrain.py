@@ -21,7 +21,7 @@ from graft.plan.arms import effective_backbone
 from graft.plan.spec import RunSpec, specify
 from graft.progress import show_progress
 from graft.run import decode_images, gather_facts
-from graft.sweep.worker import describe_job, execute_job
+from graft.sweep.worker import Job, execute_job
 from graft.track.reader import finished_runs, read_run
 from graft.track.results import checkpoint_folder
 from graft.track.store import open_store
@@ -39,10 +39,11 @@ def make_bundle(config: Config, console: Console) -> None:
         GraftError: When stages are frozen: a run keeps what it trained, and a bundle holds a whole network.
         RunFailedError: When the training did not finish.
     """
-    if config.transfer.freeze_depth > 0:
+    frozen = config.transfer.freeze_until or config.transfer.freeze_depth
+    if frozen:
         raise GraftError(
             "Expected `transfer.freeze_depth=0` to make a weights bundle, which holds a whole network, but "
-            f"got {config.transfer.freeze_depth}. To go on from other weights: `transfer=fine_tune`."
+            f"got {frozen}. To go on from other weights: `transfer=fine_tune`."
         )
     config = replace(config, checkpoint=replace(config.checkpoint, keep="all"))
     root = Path(config.paths.root).resolve()
@@ -61,7 +62,7 @@ def make_bundle(config: Config, console: Console) -> None:
         with show_progress(console, "decoding images") as progress:
             decode_images(spec, progress)
         with show_progress(console, "training steps") as progress:
-            execute_job(describe_job(spec, None), progress).require_finished()
+            execute_job(Job(spec), progress).require_finished()
         run_id = finished_runs(store)[spec.key]
     sidecar = _describe(spec, read_run(store, run_id).metrics)
     state, head = _split_state(load_file(kept))

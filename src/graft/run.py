@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.config.names import PRETRAINED, STAGES
+from graft.conclude import keep_run_weights, record_end
+from graft.config.names import PRETRAINED
 from graft.config.schema import Config
-from graft.errors import DivergedError, RunFailedError
-from graft.inputs import Inputs, Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
+from graft.errors import DivergedError
+from graft.inputs import Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
+from graft.plan.arms import place_cut
+from graft.plan.groups import Sharing
+from graft.plan.halving import Halving
 from graft.plan.spec import Facts, RunSpec
 
 if TYPE_CHECKING:
-    from graft.data.image_set import ImageSet, UInt8Array
-    from graft.data.splits import Split
-    from graft.model.classifier import Classifier
-    from graft.track.writer import RunWriter
+    from graft.together import Trained
     from graft.train.checkpoint import Checkpoints, State
     from graft.train.fit import Fitted
 
@@ -38,17 +37,23 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
     """
     from graft.data.balance import choose_metric
     from graft.data.divide import divide_images
-    from graft.model.classifier import check_fit
-    from graft.train.statistics import check_hardware, check_precision, count_statistics
+    from graft.model.classifier import check_fit, find_cut
+    from graft.train.probe import choose_precision
+    from graft.train.statistics import check_compiler, check_hardware, check_precision, count_statistics
 
     check_hardware(config.trainer)
     check_precision(config.trainer)
+    check_compiler(config.trainer)
     images = open_run_images(config, progress)
     replayed = config.data.split_file is not None
     preprocessing = find_preprocessing(config, images.channels)
     size, channels = preprocessing.size, preprocessing.channels
     check_fit(config, num_classes=len(images.class_names), channels=channels, image_size=size)
+    cut_depth, cut_is_natural = find_cut(config, channels=channels, image_size=size)
+    config = place_cut(config, cut_depth, cut_is_natural)
     weights = find_weights(config) if config.transfer.method in PRETRAINED else None
+    cache = Path(config.paths.root).resolve() / "cache"
+    precision, reason = choose_precision(config, channels=channels, image_size=size, cache_root=cache)
     return Facts(
         data_digest=images.digest,
         official_splits=images.official_names,
@@ -57,9 +62,12 @@ def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
         weights_sha256=weights.sha256 if weights else None,
         weights_name=weights.name if weights else "none",
         preprocessing=preprocessing.to_dict(),
-        precision=config.trainer.precision,
+        precision=precision,
+        precision_reason=reason,
         processes=count_statistics(config, channels=channels, image_size=size),
         metric=choose_metric(images, config.metric),
+        cut_depth=cut_depth,
+        cut_is_natural=cut_is_natural,
     )
 
 
@@ -81,6 +89,9 @@ def execute(
     spec: RunSpec,
     *,
     parent_id: str | None = None,
+    sharing: Sharing | None = None,
+    trained: Trained | None = None,
+    halving: Halving | None = None,
     progress: Progress | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> float:
@@ -91,23 +102,27 @@ def execute(
     Args:
         spec: The run.
         parent_id: MLflow id of the sweep it belongs to.
+        sharing: What the sweep decided that it shares; None: all that it can.
+        trained: What came out when it trained with its siblings; None: it is still to train.
+        halving: Decides at validations whether it goes on; None: it does.
         progress: Told how far the training is, in optimizer steps.
         on_start: Told the MLflow id of the run, in the process that records it.
 
     Raises:
-        GraftError: When the run cannot be done as asked, or its loss diverged.
+        GraftError: When the run cannot be done as asked, its loss diverged, or it was pruned.
         RunInterrupted: When a signal asked it to stop.
     """
     from graft.track.store import open_store
     from graft.track.writer import recording
     from graft.train.fit import fit
+    from graft.train.ridge_fit import fit_ridge
     from graft.train.stop import StopRequest
 
     started = time.perf_counter()
     config, root = spec.config, Path(spec.config.paths.root).resolve()
     with StopRequest() as stop:
-        inputs = gather_inputs(spec)
-        checkpoints = _open_checkpoints(spec, root)
+        inputs = trained.inputs if trained else gather_inputs(spec, sharing)
+        checkpoints = open_checkpoints(spec)
         start = checkpoints.newest()
         notes = inputs.notes + _describe_start(checkpoints, start)
         store = open_store(config.tracking.uri, root) if _records() else None
@@ -116,30 +131,36 @@ def execute(
         with _ending(checkpoints), going_on as recorder:
             if recorder is not None and on_start is not None:
                 on_start(recorder.run_id)
-            fitted = fit(
-                inputs.classifier,
-                inputs.batches,
-                config,
-                inputs.budget,
-                recorder=recorder,
-                progress=(lambda step: progress(step, inputs.budget.total_steps)) if progress else None,
-                checkpoints=checkpoints,
-                start=start,
-                stop=stop,
-            )
+            if trained is not None:
+                fitted = trained.replay(recorder)
+            else:
+                solve: Callable[..., Fitted] = fit_ridge if config.head.name == "ridge" else fit
+                fitted = solve(
+                    inputs.classifier,
+                    inputs.batches,
+                    config,
+                    inputs.budget,
+                    recorder=recorder,
+                    progress=(lambda step: progress(step, inputs.budget.total_steps)) if progress else None,
+                    checkpoints=checkpoints,
+                    start=start,
+                    stop=stop,
+                    halving=halving,
+                )
             if recorder is not None:
                 if fitted.notes:
-                    recorder.tag({"graft.notes": "\n".join([*notes, *fitted.notes])})
-                _record_end(recorder, spec, inputs, fitted, started)
-                _keep_weights(root, spec, inputs)
+                    recorder.note({"graft.notes": "\n".join([*notes, *fitted.notes])})
+                seconds = fitted.earlier_seconds + time.perf_counter() - started
+                record_end(recorder, spec, inputs, fitted, sharing, seconds)
+                keep_run_weights(root, spec, inputs)
     return fitted.validation[config.metric]
 
 
-def _open_checkpoints(spec: RunSpec, root: Path) -> Checkpoints:
+def open_checkpoints(spec: RunSpec) -> Checkpoints:
     """Return where a run writes down how far it is."""
     from graft.train.checkpoint import Checkpoints
 
-    knobs = spec.config.checkpoint
+    knobs, root = spec.config.checkpoint, Path(spec.config.paths.root).resolve()
     return Checkpoints(
         root / "resume" / spec.key, spec.key, every_seconds=knobs.every_seconds, keep_last=knobs.keep_last
     )
@@ -162,79 +183,6 @@ def _ending(checkpoints: Checkpoints) -> Iterator[None]:
         raise
     if _records():
         checkpoints.delete()
-
-
-def _record_end(recorder: RunWriter, spec: RunSpec, inputs: Inputs, fitted: Fitted, started: float) -> None:
-    """Record what came out of a run, and what it is to be compared with."""
-    from graft.data.baselines import count_labels, measure_baselines
-    from graft.track.results import record_result
-
-    inputs.classifier.backbone.entry = 0  # from here on it sees images again
-    alone, really = count_seconds(inputs, fitted)
-    fitted = replace(fitted, train_seconds=alone)
-    record_result(recorder, spec.config, inputs.images, inputs.split, fitted)
-    numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
-    numbers |= measure_baselines(inputs.pixels, inputs.images.labels, inputs.split)
-    numbers |= _measure_features(spec, inputs.classifier, inputs.images, inputs.pixels, inputs.split)
-    recorder.record(numbers, fitted.best_step)
-    seconds = fitted.earlier_seconds + time.perf_counter() - started
-    recorder.record({"run_seconds": seconds}, fitted.best_step)
-
-
-def count_seconds(inputs: Inputs, fitted: Fitted) -> tuple[float, float]:
-    """Return the seconds that training takes a run alone, and those that it really took.
-
-    Alone it sends every image that it sees through its frozen stages; their time is measured where it reads
-    activations instead.
-    """
-    shared = inputs.shared
-    if shared is None:
-        return fitted.train_seconds, fitted.train_seconds
-    validations = -(-fitted.steps // inputs.budget.steps_per_round)
-    images = fitted.images_seen + validations * len(inputs.split.val)
-    alone = fitted.train_seconds + images * shared.seconds_per_image
-    return alone, fitted.train_seconds + shared.seconds
-
-
-def _keep_weights(root: Path, spec: RunSpec, inputs: Inputs) -> None:
-    """Write the weights of a run.
-
-    Raises:
-        RunFailedError: They cannot be written: a run without them has not done what was asked.
-    """
-    from graft.track.results import checkpoint_folder, keep_weights
-
-    if spec.config.checkpoint.keep == "none":
-        return
-    try:
-        keep_weights(root, spec, inputs.images.class_names, inputs.classifier.trainable_state())
-    except OSError as error:
-        raise RunFailedError(
-            f"Expected to write the weights of the run to {checkpoint_folder(root, spec.key)}, but could "
-            f"not: {error.strerror or error}. The same command tries again without training again; "
-            "`checkpoint.keep=none` does without them."
-        ) from error
-
-
-def _measure_features(
-    spec: RunSpec, classifier: Classifier, images: ImageSet, pixels: UInt8Array, split: Split
-) -> dict[str, float]:
-    """Return what nearest neighbours on the features reach, where a whole pretrained backbone is frozen."""
-    config, facts = spec.config, spec.facts
-    frozen = facts.weights_sha256 is not None and config.transfer.freeze_depth == STAGES
-    if not frozen or config.trainer.limit_batches is not None:
-        return {}
-    from graft.data.preprocessing import Preprocessing
-    from graft.train.neighbours import measure_neighbours
-
-    seen_as = json.dumps(dict(facts.preprocessing), sort_keys=True)
-    # What partial weights lack is drawn from the seed.
-    whole = str(facts.weights_sha256) + (f"+{config.seed}" if config.backbone.allow_partial else "")
-    same = (config.backbone.name, whole, facts.data_digest, seen_as, facts.precision)
-    preprocessing = Preprocessing.from_dict(facts.preprocessing)
-    return measure_neighbours(
-        classifier.backbone, pixels, images.labels, split, preprocessing, config.trainer, same
-    )
 
 
 def _records() -> bool:

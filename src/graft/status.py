@@ -26,6 +26,7 @@ _COLUMNS = {
     "failed": ("failed",),
     "diverged": ("diverged",),
     "killed": ("killed", "lost"),
+    "pruned": ("pruned",),
     "waiting": ("waiting",),
 }
 _COLOURS = {"running": "green", "failed": "red", "diverged": "red", "killed": "yellow", "lost": "yellow"}
@@ -132,7 +133,7 @@ def _print(console: Console, sweeps: Sequence[SweepState], runs: Sequence[Seen])
         headings = ("state", "experiment", "run", "", "last seen", "reason")
         table = Table(*headings, title="Not finished", title_justify="left")
         for run in runs:
-            seen = f"{_say_age(run.heartbeat_age)}, {run.tags.get('graft.host', '')}"
+            seen = f"{say_age(run.heartbeat_age)}, {run.tags.get('graft.host', '')}"
             table.add_row(
                 _colour(run.state),
                 escape(run.experiment),
@@ -153,10 +154,10 @@ def _colour(state: str) -> str:
     return f"[{colour}]{state}[/{colour}]" if colour else state
 
 
-def _say_age(seconds: float | None) -> str:
+def say_age(seconds: float | None) -> str:
     """Return how long ago something was.
 
-    >>> [_say_age(seconds) for seconds in (None, 5.0, 125.0, 7300.0)]
+    >>> [say_age(seconds) for seconds in (None, 5.0, 125.0, 7300.0)]
     ['never', '5 s ago', '2 min ago', '2 h ago']
     """
     if seconds is None:

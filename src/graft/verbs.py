@@ -31,7 +31,7 @@ def train(config: Config) -> None:
     """
     from graft.plan.spec import specify
     from graft.run import decode_images, gather_facts
-    from graft.sweep.worker import describe_job, execute_job
+    from graft.sweep.worker import Job, execute_job
     from graft.track.reader import finished_runs, read_run
     from graft.track.store import open_store
 
@@ -44,7 +44,7 @@ def train(config: Config) -> None:
         with show_progress(console, "decoding images") as progress:
             decode_images(spec, progress)
         with show_progress(console, "training steps") as progress:
-            execute_job(describe_job(spec, None), progress).require_finished()
+            execute_job(Job(spec), progress).require_finished()
         run_id = finished_runs(store).get(spec.key)
         if run_id is None:  # what the store did not take is kept on disk, and sent when it answers again
             console.print("The run is finished. Its record is sent when graft next reaches the store.")

@@ -1,6 +1,6 @@
 """From runs to the report, and the golden page.
 
-``GRAFT_UPDATE_GOLDEN=1 pytest tests/compare/test_report.py`` writes tests/golden/runs.csv and report.md
+``GRAFT_UPDATE_GOLDEN=1 pytest tests/compare/test_report.py`` writes the files of tests/golden
 anew; read the difference before committing it.
 """
 
@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from graft.compare.comparison import Comparison
-from graft.compare.report import compare_records, format_json, render_markdown, render_table, write_report
+from graft.compare.latex import render_latex
+from graft.compare.markdown import render_markdown
+from graft.compare.report import compare_records, format_json, write_report
 from graft.compare.runs import format_runs, read_runs
+from graft.compare.terminal import render_table
 from graft.errors import GraftError
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
@@ -42,7 +45,7 @@ def sentence_of(records: list[RunRecord], metric: str = "accuracy") -> str:
 
 
 def test_golden_report(sweep, make_arm, make_run) -> None:
-    """The committed runs give the committed page, to the letter."""
+    """The committed runs give the committed pages, to the letter."""
     if os.environ.get("GRAFT_UPDATE_GOLDEN"):
         probe = make_arm("linear_probe", 5)
         failed = make_run(
@@ -52,15 +55,22 @@ def test_golden_report(sweep, make_arm, make_run) -> None:
     comparison = compare_records(
         read_runs(GOLDEN / "runs.csv"), experiment="demo", metric="accuracy", question=QUESTION
     )
-    if os.environ.get("GRAFT_UPDATE_GOLDEN"):
-        (GOLDEN / "report.md").write_text(render_markdown(comparison))
-    assert render_markdown(comparison) == (GOLDEN / "report.md").read_text()
+    pages = {
+        "report.md": render_markdown(comparison),
+        "comparison.json": format_json(comparison),
+        "table.tex": render_latex(comparison),
+    }
+    for name, page in pages.items():
+        if os.environ.get("GRAFT_UPDATE_GOLDEN"):
+            (GOLDEN / name).write_text(page)
+        assert page == (GOLDEN / name).read_text(), name
 
 
 def test_sentences_say_who_wins_where(comparison) -> None:
     few, many = (budget.sentence for budget in comparison.sections[0].budgets)
     assert few.startswith("At 2 labels per class, linear probe beats training from scratch by 2")
-    assert "(5 seeds): transfer helps; linear probe beats fine-tune by" in few
+    assert "(5 seeds): transfer helps; it is worth 4.0 times the labels [" in few
+    assert "; linear probe beats fine-tune by" in few
     assert many.startswith("At 20 labels per class, fine-tune beats training from scratch by")
     assert "Of 2 transfer arms, 1 helps and 1 is not established." in many
 
@@ -119,7 +129,9 @@ def test_holm_explains_an_interval_that_excludes_zero(make_arm, make_run) -> Non
             runs.append(
                 make_run(make_arm("fine_tune", 0), val=0.6, test=0.5 + gain, seed=seed, labels=labels)
             )
-    assert "is not established (its interval excludes zero, but p = " in sentence_of(runs)
+    said = sentence_of(runs)
+    assert "is not established (p = 0.033 by itself, but 0.2 after Holm's correction)" in said
+    assert "what would settle it: about 8 seeds instead of 5: `seed='range(8)'`" in said
 
 
 def test_doubts_name_what_to_do(sweep, make_arm, make_run) -> None:
@@ -146,7 +158,11 @@ def test_doubts_name_what_to_do(sweep, make_arm, make_run) -> None:
 
 
 def test_notes_of_the_source_are_told(comparison) -> None:
-    assert comparison.notes == ("Pretraining data: the ten digits as rendered glyphs",)
+    [doubt] = [one for one in comparison.doubts if one.startswith("Pretraining data: the ten digits")]
+    assert "compare with weights of another source" in doubt
+    assert comparison.notes == (
+        "No copies of training images in test are on record: `graft check data=digits` looks for them.",
+    )
 
 
 def test_several_conditions_are_reported_apart(sweep, make_arm, make_run) -> None:
@@ -186,15 +202,20 @@ def test_written_report(comparison, tmp_path) -> None:
     folder = tmp_path / "reports" / "demo"
     files = write_report(comparison, folder)
     assert [path.relative_to(folder).as_posix() for path in files] == [
+        "index.html",
         "report.md",
         "runs.csv",
         "comparison.json",
-        "figures/accuracy_by_labels.png",
-        "figures/accuracy_by_labels.svg",
+        "table.tex",
+        *(
+            f"figures/{name}.{kind}"
+            for name in ("accuracy_by_labels", "accuracy_pairs", "accuracy_by_rate", "accuracy_by_cost")
+            for kind in ("png", "svg", "csv")
+        ),
     ]
     assert {path for path in folder.rglob("*") if path.is_file()} == set(files)
-    assert "](figures/accuracy_by_labels.png)" in files[0].read_text()
-    assert read_runs(files[1]) == list(comparison.records)
+    assert "](figures/accuracy_by_labels.png)" in files[1].read_text()
+    assert read_runs(files[2]) == list(comparison.records)
     before = {path: path.read_bytes() for path in files}
     assert {path: path.read_bytes() for path in write_report(comparison, folder)} == before
 
@@ -322,7 +343,8 @@ def test_folds_are_compared_by_the_corrected_test(make_arm, make_run) -> None:
     assert "corrected resampled t-test (Nadeau and Bengio, 2003)" in page
     assert "fold by fold" in page
     assert "Student-t" not in page
-    assert comparison.doubts == ()
+    [doubt] = comparison.doubts
+    assert doubt.startswith("A single learning rate was tried for from scratch and linear probe")
     twice = compare_records(folded_runs(make_arm, make_run, 2), experiment="demo", metric="accuracy")
     assert "10.0 points [7.1, 12.9] (2 seeds x 5 folds)" in twice.sections[0].budgets[0].sentence
     row = json.loads(format_json(twice))["sections"][0]["budgets"][0]["rows"][0]
@@ -346,7 +368,7 @@ def test_few_whole_folds_ask_for_a_repeat(make_arm, make_run) -> None:
         for seed in range(5)
         for fold in range(3)
     ]
-    [doubt] = compare_records(runs, experiment="demo", metric="accuracy").doubts
+    [doubt, _] = compare_records(runs, experiment="demo", metric="accuracy").doubts
     assert doubt.startswith("Only 3 folds at 2 labels per class")
     assert "`data.fold_repeat=0,1`" in doubt
 
@@ -359,7 +381,7 @@ def test_an_arm_must_beat_the_baselines_that_cost_nothing(make_arm, make_run) ->
         for arm, test, more in ((make_arm(), 0.6, {}), (probe, 0.7, {"test/feature_knn_accuracy": 0.75}))
         for seed in range(5)
     ]
-    majority, neighbours = compare_records(runs, experiment="demo", metric="accuracy").doubts
+    majority, neighbours, _ = compare_records(runs, experiment="demo", metric="accuracy").doubts
     assert majority.startswith(
         "From scratch has no higher test accuracy than always saying the largest class"
         " (0.600 against 0.600 at 2 labels per class): it may have learned nothing."

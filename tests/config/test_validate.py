@@ -14,6 +14,8 @@ from graft.errors import GraftError
 
 PROBE = {"transfer.method": "linear_probe", "transfer.freeze_depth": 5, "backbone.weights": "glyphs"}
 
+RIDGE = PROBE | {"head.name": "ridge"}
+
 #: What is wrong, and words that the one complaint must have.
 MISTAKES = [
     ({"transfer.freeze_depth": 6}, "`transfer.freeze_depth` between 0 and 5, but got 6"),
@@ -63,12 +65,32 @@ MISTAKES = [
     ({"data.split_file": "split.json", "data.folds": 5}, "but got `data.folds` beside it"),
     ({"optim.nesterov": True}, "`optim.name=sgd` and `optim.momentum` above 0 with `optim.nesterov=true`"),
     ({"optim.gradient_clip": 0.0}, "null for no clipping"),
+    ({"reuse.dtype": "float16", "reuse.enabled": False}, "`reuse=on` with `reuse.dtype=float16`"),
+    ({"reuse.dtype": "int8"}, "`reuse.dtype` to be one of"),
+    ({"reuse.disk_gb": -1.0}, "`reuse.disk_gb` at least 0, but got -1"),
+    ({"reuse.memory_gb": -0.5}, "`reuse.memory_gb` at least 0, but got -0.5"),
     ({"augment.views": 2}, "an augmentation with `augment.views=2`, but got `augment=none`"),
     ({"data.balance": "sampler", "loss.class_weights": [1.0, 2.0]}, "either `data.balance` or"),
     ({"data.balance": "weights"}, "`data.balance` to be one of: class_weights,"),
     ({"trainer.precision": "16-mixed", "trainer.accelerator": "cpu"}, "it would silently become bf16"),
     ({"trainer.precision": "16"}, "`trainer.precision` to be one of: 16-mixed"),
     ({"trainer.accumulate": 64}, "`trainer.accumulate` of at most `data.batch_size` (32), but got 64"),
+    (RIDGE | {"head.strengths": []}, "at least one value in `head.strengths`"),
+    (RIDGE | {"head.strengths": [1.0, 0.0]}, "`head.strengths[1]` between 1e-12 and 1e+12, but got 0"),
+    (
+        RIDGE | {"transfer.method": "fine_tune", "transfer.freeze_depth": 3},
+        "`transfer=linear_probe` with `head=ridge`, which is solved on frozen features, but got fine_tune",
+    ),
+    ({"head.name": "ridge"}, "but got from_scratch with `transfer.freeze_depth=0`"),
+    (RIDGE | {"head.init": "zero"}, "`head.init=new` with `head=ridge`"),
+    (RIDGE | {"loss.name": "focal"}, "`loss.name=cross_entropy` without label smoothing"),
+    (RIDGE | {"loss.label_smoothing": 0.1}, "but got cross_entropy with `loss.label_smoothing=0.1`"),
+    (RIDGE | {"data.balance": "sampler"}, "Expected `data.balance=class_weights` with `head=ridge`"),
+    (RIDGE | {"augment.name": "flip_crop"}, "it sees every image once"),
+    (RIDGE | {"augment.mixup": 0.2}, "`augment=none` without mixup and cutmix"),
+    (RIDGE | {"trainer.devices": 2}, "Expected one device with `head=ridge`"),
+    (PROBE | {"transfer.freeze_until": "layer3"}, "`transfer=fine_tune` with `transfer.freeze_until=layer3`"),
+    ({"transfer.freeze_until": "layer3"}, "but got 'from_scratch'"),
     ({"tracking.experiment": "../up"}, "`tracking.experiment` to be a plain name"),
     ({"bundle.name": "a/b"}, "`bundle.name` to be a plain name"),
 ]
@@ -110,6 +132,9 @@ def test_what_is_right_has_no_complaint(build_config):
     require_valid(build_config(PROBE))
     require_valid(build_config({"optim.name": "sgd", "optim.nesterov": True}))
     require_valid(build_config({"transfer.method": "random_features", "transfer.freeze_depth": 2}))
+    require_valid(build_config(RIDGE | {"data.balance": "class_weights"}))
+    until = {"transfer.method": "fine_tune", "transfer.freeze_until": "layer3", "backbone.weights": "glyphs"}
+    require_valid(build_config(until))
 
 
 @settings(max_examples=300)

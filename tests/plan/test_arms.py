@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -24,6 +25,7 @@ ARMS = st.builds(
     loss=WORDS,
     augment=WORDS,
     input=WORDS,
+    freeze_until=WORDS,
 )
 UNREAD = ("sweep.", "paths.", "tracking.", "checkpoint.", "bundle.")
 
@@ -52,6 +54,9 @@ def draw_config(draw, knob_values, build_config, methods=METHODS):
     changes |= {
         "transfer.method": method,
         "transfer.freeze_depth": draw.draw(st.integers(*depths[method])),
+        "transfer.freeze_until": draw.draw(st.none() | st.just("layer3.add"))
+        if method == "fine_tune"
+        else None,
         "optim.nesterov": False,
         "data.val_size": 0.2,
         "data.labels_per_class": draw.draw(st.none() | st.integers(1, 50)),
@@ -71,6 +76,11 @@ def draw_config(draw, knob_values, build_config, methods=METHODS):
         changes["augment.views"] = None
     if changes["data.balance"] != "none":
         changes["loss.class_weights"] = None
+    if changes["head.name"] == "ridge":
+        changes |= {"head.init": "new", "loss.name": "cross_entropy", "loss.label_smoothing": 0.0}
+        changes |= {"augment.name": "none", "augment.views": None, "augment.mixup": 0.0}
+        changes |= {"augment.cutmix": 0.0, "trainer.devices": 1, "trainer.num_nodes": 1}
+        changes["data.balance"] = "none"
     config = build_config(changes)
     assume(not validate(config))
     return config
@@ -132,6 +142,41 @@ def test_what_uses_no_weights_has_no_twin(method, build_config):
     assert make_twin(build_config({"transfer.method": method})) is None
 
 
+def test_the_twin_of_a_ridge_probe_trains_a_linear_head_at_every_rate(build_config):
+    probe = {"transfer.method": "linear_probe", "transfer.freeze_depth": 5, "backbone.weights": "w"}
+    for rate in (0.1, 0.01):
+        config = build_config(probe | {"head.name": "ridge", "optim.lr": rate})
+        run, twin = specify(config, facts_of(config)), make_twin(config)
+        assert twin.head.name == "linear"
+        assert twin.optim.lr == rate
+        linear = make_twin(build_config(probe | {"optim.lr": rate}))
+        scratch = [specify(one, facts_of(one)) for one in (twin, linear)]
+        assert scratch[0].key == scratch[1].key
+        assert scratch[0].arm == run.arm.twin
+        assert scratch[0].condition == run.condition
+    assert run.arm.label == "ridge probe · small_cnn · w"
+    assert run.trial == "strengths=[1e-05;0.0001;0.001;0.01;0.1;1;10;100;1000]"
+
+
+def test_the_twin_of_a_run_that_freezes_up_to_a_node_freezes_nothing(build_config):
+    changes = {"transfer.method": "fine_tune", "backbone.weights": "w"}
+    config = build_config(changes | {"transfer.freeze_until": "features.3.norm"})
+    facts = replace(facts_of(config), cut_depth=4)
+    run, twin = specify(config, facts), make_twin(config)
+    assert run.arm.label == "fine-tune, frozen to features.3.norm · small_cnn · w"
+    assert run.arm.freeze_depth == 4
+    assert Arm.parse(run.arm.text) == run.arm
+    assert twin == make_twin(build_config(changes))
+    assert specify(twin, facts_of(twin)).arm == run.arm.twin
+
+
+def test_what_has_its_default_is_left_out_of_the_text():
+    """Arms that were recorded before there was `freeze_until` are the same arms."""
+    arm = Arm("resnet18", "w", "fine_tune", 3, "linear", "cross_entropy", "none", "32px")
+    assert "freeze_until" not in arm.text
+    assert Arm.parse(arm.text) == arm
+
+
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_head_from_the_weights_is_new_in_the_twin(head, build_config):
     changes = {"transfer.method": "fine_tune", "backbone.weights": "w", "head.init": "from_weights"}
@@ -152,18 +197,28 @@ def test_one_spelling_is_its_own_spelling(draw, grid, knob_values, build_config)
 
 
 @given(
-    method=st.sampled_from(METHODS), depth=st.integers(0, 5), init=st.sampled_from(["new", "from_weights"])
+    method=st.sampled_from(METHODS),
+    depth=st.integers(0, 5),
+    init=st.sampled_from(["new", "from_weights"]),
+    until=st.sampled_from([None, "layer3.add"]),
 )
-def test_in_a_grid_every_method_goes_with_every_depth(method, depth, init, build_config):
+def test_in_a_grid_every_method_goes_with_every_depth(method, depth, init, until, build_config):
     cell = build_config(
         {
             "transfer.method": method,
             "transfer.freeze_depth": depth,
+            "transfer.freeze_until": until if method != "random_features" else None,
             "backbone.weights": "w",
             "head.init": init if method != "random_features" else "new",
         }
     )
     assert validate(normalise(cell, grid=True)) == []
+
+
+def test_in_a_grid_from_scratch_has_no_ridge_head(build_config):
+    cell = build_config({"head.name": "ridge"})
+    assert normalise(cell, grid=True) == build_config()
+    assert normalise(cell) == cell, "alone it is a mistake, which validation names"
 
 
 @pytest.mark.parametrize("depth", [-1, 6])

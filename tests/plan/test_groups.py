@@ -21,6 +21,11 @@ def spec_of(build_config):
     return make
 
 
+def group(*specs, steps=100, heads=1000, workers=1):
+    keys = [spec.key for spec in specs]
+    return group_runs(specs, dict.fromkeys(keys, steps), dict.fromkeys(keys, heads), workers)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -35,7 +40,7 @@ def test_what_cannot_be_shared_says_why(changes, words, spec_of):
     spec = spec_of(changes)
     assert words in find_obstacle(spec.config)
     assert find_prefix(spec) is None
-    assert group_runs([spec, spec_of(changes | {"seed": 1})]) == [[spec], [spec_of(changes | {"seed": 1})]]
+    assert group(spec, spec_of(changes | {"seed": 1})) == [[spec], [spec_of(changes | {"seed": 1})]]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,7 @@ def test_what_cannot_be_shared_says_why(changes, words, spec_of):
         {"transfer.method": "fine_tune", "transfer.freeze_depth": 3},
         {"data.split_seed": 4},
         {"loss.label_smoothing": 0.1},
+        {"head.name": "ridge"},
     ],
 )
 def test_what_changes_no_activation_keeps_the_prefix(changes, spec_of):
@@ -72,7 +78,7 @@ def test_what_is_drawn_counts_by_its_seed(spec_of):
 
 def test_heads_that_share_features_train_together(spec_of):
     specs = [spec_of({"optim.lr": lr, "seed": seed}) for lr in (0.1, 0.01) for seed in range(3)]
-    assert group_runs(specs) == [specs]
+    assert group(*specs) == [specs]
 
 
 @pytest.mark.parametrize(
@@ -84,14 +90,30 @@ def test_heads_that_share_features_train_together(spec_of):
         {"transfer.method": "fine_tune", "transfer.freeze_depth": 4},
         {"head.name": "mlp", "head.dropout": 0.5},
         {"metric": "balanced_accuracy"},
+        {"trainer.accumulate": 2},
+        {"reuse.enabled": False},
     ],
 )
 def test_heads_that_take_other_steps_do_not(changes, spec_of):
-    assert len(group_runs([spec_of(), spec_of(changes)])) == 2
+    assert len(group(spec_of(), spec_of(changes))) == 2
 
 
 def test_every_run_is_in_one_group_and_groups_are_bounded(spec_of):
     specs = [spec_of({"seed": seed}) for seed in range(2 * LARGEST_GROUP + 1)]
-    groups = group_runs(specs)
-    assert [len(group) for group in groups] == [LARGEST_GROUP, LARGEST_GROUP, 1]
-    assert [spec for group in groups for spec in group] == specs
+    groups = group(*specs)
+    assert [len(members) for members in groups] == [43, 43, 43]
+    assert [spec for members in groups for spec in members] == specs
+
+
+def test_every_worker_has_a_group(spec_of):
+    specs = [spec_of({"seed": seed}) for seed in range(7)]
+    assert [len(members) for members in group(*specs, workers=2)] == [4, 3]
+    assert [len(members) for members in group(*specs[:2], workers=9)] == [1, 1]
+
+
+def test_a_long_training_makes_small_groups(spec_of):
+    specs = [spec_of({"seed": seed}) for seed in range(7)]
+    assert [len(members) for members in group(*specs, steps=100_000)] == [4, 3]
+    assert [len(members) for members in group(*specs, steps=10**9)] == [1] * 7
+    assert [len(members) for members in group(*specs, heads=3)] == [3, 3, 1]
+    assert [len(members) for members in group(*specs, heads=0)] == [1] * 7

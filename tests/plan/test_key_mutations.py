@@ -20,7 +20,8 @@ from graft.plan.spec import Facts, specify
 VALUES: dict[str, tuple[Any, ...]] = {
     "transfer.method": ("from_scratch", "linear_probe", "fine_tune", "random_features"),
     "transfer.freeze_depth": (1, 3, 5),
-    "head.name": ("linear", "mlp", "cosine"),
+    "head.name": ("linear", "mlp", "cosine", "ridge"),
+    "head.strengths": ([1.0], [1.0, 10.0], [10.0, 1.0, 1.0]),
     "head.hidden": ([256], [64], [64, 32]),
     "head.dropout": (0.0, 0.5),
     "loss.name": ("cross_entropy", "focal", "mean_squared_error"),
@@ -106,6 +107,13 @@ def what_a_run_reads(state: dict[str, Any]) -> frozenset[tuple[str, str]]:
         forget("data.fold")
         brings = {"data.test_size": "test", "data.split_seed": "test", "data.val_size": "val"}
         read |= {name: state[name] for name, split in brings.items() if split not in official}
+    strengths = sorted(set(read.pop("head.strengths")))
+    if state["head.name"] == "ridge" and method == "from_scratch":  # in a grid it trains a linear head
+        read["head.name"] = "linear"
+    elif state["head.name"] == "ridge":
+        read = {name: value for name, value in read.items() if not name.startswith("optim.")}
+        del read["data.batch_size"]
+        read["head.strengths"] = strengths
     return frozenset((name, repr(value)) for name, value in read.items())
 
 

@@ -38,6 +38,12 @@ READ_ONLY_UNDER = {
     "head.hidden": {"head.name": "mlp"},
     "head.dropout": {"head.name": "mlp"},
     "head.activation": {"head.name": "mlp"},
+    "head.strengths": {
+        "head.name": "ridge",
+        "transfer.method": "linear_probe",
+        "transfer.freeze_depth": 5,
+        "backbone.weights": "glyphs",
+    },
     "loss.focal_gamma": {"loss.name": "focal"},
     "data.balance_beta": {"data.balance": "effective_number"},
     "backbone.hidden_size": {"backbone.name": "row_gru"},
@@ -45,9 +51,11 @@ READ_ONLY_UNDER = {
     "data.fold": {"data.folds": 5},
     "data.fold_repeat": {"data.folds": 5},
     "backbone.allow_partial": {"transfer.method": "fine_tune", "backbone.weights": "glyphs"},
+    "reuse.dtype": {"transfer.method": "random_features", "transfer.freeze_depth": 3},
 }
 #: Knobs that are valid only under other knobs.
 VALID_ONLY_UNDER = {
+    "transfer.freeze_until": {"transfer.method": "fine_tune", "backbone.weights": "glyphs"},
     "transfer.freeze_depth": {"transfer.method": "fine_tune", "backbone.weights": "glyphs"},
     "data.val_labels_per_class": {"data.labels_per_class": 5},
     "augment.views": {"augment.name": "flip_crop"},
@@ -79,6 +87,7 @@ def test_a_knob_changes_the_key_exactly_when_it_can_change_the_result(
     context = READ_ONLY_UNDER.get(knob, VALID_ONLY_UNDER.get(knob, {}))
     first, second = (draw.draw(knob_values[knob]) for _ in range(2))
     assume(first != second)
+    assume(knob != "head.strengths" or set(first) != set(second))
     keys = {key_of(build_config(context | {knob: value})) for value in (first, second)}
     counts = knobs[knob][1]["keyed"] and knob not in BY_FACTS
     assert len(keys) == (2 if counts else 1)
@@ -107,8 +116,73 @@ def test_facts_change_the_key(fact, build_config):
 
 
 def test_every_fact_is_tested():
-    elsewhere = {"official_splits", "grouped", "split_sha256", "weights_sha256", "weights_name"}
+    elsewhere = {
+        "cut_depth",
+        "cut_is_natural",
+        "official_splits",
+        "grouped",
+        "split_sha256",
+        "weights_sha256",
+        "weights_name",
+    }
+    elsewhere |= {"precision_reason"}
     assert {item.name for item in fields(Facts)} == set(OTHER_FACTS) | elsewhere
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "610b58e4113c2695970d"),
+        ({"transfer.method": "linear_probe", "transfer.freeze_depth": 5}, "e52584026a5768073bbd"),
+        (
+            {
+                "transfer.method": "fine_tune",
+                "transfer.freeze_depth": 3,
+                "optim.lr": 0.1,
+                "seed": 2,
+                "data.labels_per_class": 5,
+            },
+            "c8a8dc08f2f435b2d916",
+        ),
+    ],
+)
+def test_a_new_knob_left_alone_changes_no_key(changes, key, build_config):
+    spec = specify(build_config({"backbone.weights": "glyphs", **changes}), FACTS)
+    assert (spec.key, spec.condition) == (key, "ef9b3463acaa097100ce")
+
+
+@pytest.mark.parametrize("knob", ["trainer.channels_last", "trainer.compile"])
+def test_what_moves_last_digits_is_in_the_key_and_not_in_the_condition(knob, build_config):
+    plain, changed = (specify(build_config({knob: value}), FACTS) for value in (False, True))
+    assert plain.key != changed.key
+    assert plain.condition == changed.condition
+
+
+def test_a_layout_that_a_network_has_no_use_for_is_out_of_the_key(build_config):
+    row = {"backbone.name": "row_gru"}
+    assert key_of(build_config(row | {"trainer.channels_last": True})) == key_of(build_config(row))
+
+
+def test_an_automatic_precision_is_the_resolved_one(build_config):
+    named = specify(build_config(), replace(FACTS, precision="bf16-mixed"))
+    found = replace(FACTS, precision="bf16-mixed", precision_reason="measured")
+    automatic = specify(build_config({"trainer.precision": "auto"}), found)
+    assert (automatic.key, automatic.condition) == (named.key, named.condition)
+    assert automatic.config.trainer.precision == "bf16-mixed"
+    assert specify(automatic.config, found).key == named.key  # as a worker plans it again
+
+
+def test_rounded_activations_are_another_trial_of_runs_that_share_only(build_config):
+    frozen = READ_ONLY_UNDER["reuse.dtype"]
+    exact, rounded = (
+        specify(build_config(frozen | {"reuse.dtype": dtype}), FACTS) for dtype in ("float32", "float16")
+    )
+    assert rounded.key != exact.key
+    assert "activations=float16" in rounded.trial.split()
+    assert "activations" not in exact.trial
+    assert (rounded.arm, rounded.condition) == (exact.arm, exact.condition)
+    for changes in ({}, frozen | {"augment.name": "flip_crop"}, frozen | {"trainer.limit_batches": 2}):
+        assert key_of(build_config(changes | {"reuse.dtype": "float16"})) == key_of(build_config(changes))
 
 
 def test_weights_count_where_they_are_loaded_and_by_their_content(build_config):
@@ -280,3 +354,82 @@ def test_labels_are_named(build_config):
     assert specify(build_config(), FACTS).labels == "all"
     assert specify(build_config({"data.labels_per_class": 5}), FACTS).labels == "5"
     assert specify(build_config({"data.label_fraction": 0.07}), FACTS).labels == "7%"
+
+
+RIDGE = READ_ONLY_UNDER["head.strengths"]
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        {"optim.lr": 0.5},
+        {"optim.name": "sgd", "optim.momentum": 0.5},
+        {"optim.schedule": "step"},
+        {"data.batch_size": 64},
+        {"head.hidden": [7]},
+        {"head.strengths": [1000.0, 100.0, 10.0, 1.0, 0.1, 0.01, 0.001, 1e-4, 1e-5, 1]},
+    ],
+    ids=str,
+)
+def test_what_a_ridge_probe_does_not_read_is_out_of_its_key_and_trial(unread, build_config):
+    one, other = specify(build_config(RIDGE | unread), FACTS), specify(build_config(RIDGE), FACTS)
+    assert (one.key, one.trial, one.arm, one.condition) == (
+        other.key,
+        other.trial,
+        other.arm,
+        other.condition,
+    )
+
+
+def test_a_ridge_probe_is_no_linear_probe_and_a_fine_tune_that_freezes_everything(build_config):
+    linear = specify(build_config(RIDGE | {"head.name": "linear"}), FACTS)
+    ridge = specify(build_config(RIDGE), FACTS)
+    assert linear.arm != ridge.arm
+    assert linear.key != ridge.key
+    assert linear.condition == ridge.condition
+    assert specify(build_config(RIDGE | {"transfer.method": "fine_tune"}), FACTS).key == ridge.key
+
+
+UNTIL = VALID_ONLY_UNDER["transfer.freeze_until"] | {"transfer.freeze_until": "node"}
+
+
+@pytest.mark.parametrize("depth", [1, 4, 5])
+def test_a_node_at_the_end_of_a_stage_is_that_depth(depth, build_config):
+    facts = replace(FACTS, cut_depth=depth, cut_is_natural=True)
+    plain = specify(
+        build_config(UNTIL | {"transfer.freeze_until": None, "transfer.freeze_depth": depth}), FACTS
+    )
+    until = specify(build_config(UNTIL), facts)
+    assert (until.key, until.arm, until.trial) == (plain.key, plain.arm, plain.trial)
+    assert until.config == plain.config
+
+
+def test_another_node_is_in_arm_and_key(build_config):
+    facts = replace(FACTS, cut_depth=3)
+    specs = [specify(build_config(UNTIL | {"transfer.freeze_until": node}), facts) for node in ("a", "b")]
+    specs.append(
+        specify(build_config(UNTIL | {"transfer.freeze_until": None, "transfer.freeze_depth": 3}), FACTS)
+    )
+    assert len({spec.key for spec in specs}) == len({spec.arm for spec in specs}) == 3
+    assert {spec.arm.freeze_depth for spec in specs} == {3}
+    assert len({spec.condition for spec in specs}) == 1
+    again = specify(specs[0].config, facts)
+    assert (again.key, again.config) == (specs[0].key, specs[0].config), "a planned run is planned as itself"
+
+
+def test_keys_of_runs_that_are_recorded_stay(build_config):
+    """A key that changes by accident has every finished run done again; `RESULT_VERSION` is for that."""
+    kept = {
+        "0acde5026a78766be28d": {},
+        "48eaa08dde6d404f8df8": {"transfer.method": "fine_tune", "transfer.freeze_depth": 3},
+        "d6d4dd8f14c6b5d3ddfe": {"transfer.method": "linear_probe", "transfer.freeze_depth": 5},
+        "cb0993c7b51ee0c370fa": {
+            "transfer.method": "linear_probe", "transfer.freeze_depth": 5, "head.name": "mlp",
+            "head.dropout": 0.5,
+        },
+        "9134e130ecf3663330df": {"head.name": "cosine", "optim.name": "sgd"},
+        "c3b073d66876adb65f61": {"transfer.method": "random_features", "transfer.freeze_depth": 2},
+    }  # fmt: skip
+    facts = Facts("d", (), "a" * 64, "glyphs", {"size": 16}, "32")
+    for key, changes in kept.items():
+        assert key_of(build_config({"backbone.weights": "glyphs"} | changes), facts) == key

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import normalise
+from graft.errors import RunFailedError
 from graft.model.backbone import build_backbone, build_network
-from graft.reuse.prefix import Prefix, prepare_activations
-from graft.reuse.store import ActivationStore, EntryName
+from graft.reuse.entries import EntryName
+from graft.reuse.prefix import Prefix, prepare_activations, round_after, round_to
+from graft.reuse.store import ActivationStore
 
 COUNT = 20
 
@@ -19,6 +23,7 @@ def make(name, depth, precision="32", size=32, **options):
     torch.manual_seed(0)
     network = build_network(name, num_classes=3, image_size=size, channels=3)
     backbone = build_backbone(network, name, size, 3).eval()
+    backbone.frozen_depth = depth
     pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 3, size, size), dtype=np.uint8)
     preprocessing = Preprocessing.from_dict(
         {
@@ -110,6 +115,44 @@ def test_a_smaller_type_is_a_choice(tmp_path):
     entry = prepare_activations(ActivationStore(tmp_path, 1 << 30), prefix, np.arange(8))
     assert entry.read(np.arange(8)).dtype == torch.float16
     assert torch.equal(entry.read(np.arange(8)), plainly(prefix, np.arange(8)).half())
+
+
+def test_rounded_activations_come_from_exact_ones_only(tmp_path):
+    store, rows = ActivationStore(tmp_path, 1 << 30), np.arange(8)
+    alone = prepare_activations(store, make("small_cnn", 5, dtype=torch.bfloat16), rows).read(rows).clone()
+    shutil.rmtree(tmp_path)
+    prepare_activations(store, make("small_cnn", 3, dtype=torch.bfloat16), rows)
+    after_rounded = prepare_activations(store, make("small_cnn", 5, dtype=torch.bfloat16), rows)
+    assert torch.equal(after_rounded.read(rows), alone)
+    shutil.rmtree(tmp_path)
+    exact = prepare_activations(store, make("small_cnn", 5), rows)
+    prefix = make("small_cnn", 5, dtype=torch.bfloat16)
+    after_exact = prepare_activations(store, prefix, rows)
+    assert after_exact.folder != exact.folder
+    assert torch.equal(after_exact.read(rows), alone)
+
+
+def test_rounding_on_the_way_gives_what_the_store_gives(tmp_path):
+    prefix, rows = make("small_cnn", 3, dtype=torch.bfloat16), np.arange(8)
+    stored = prepare_activations(ActivationStore(tmp_path, 1 << 30), prefix, rows).read(rows)
+    round_after(prefix.backbone, 3, torch.bfloat16)
+    computed = plainly(prefix, rows)
+    assert computed.dtype == torch.float32
+    assert torch.equal(computed, stored.float())
+
+
+def test_activations_too_large_for_half_precision_are_an_error_and_not_infinite():
+    assert round_to(torch.tensor([65504.0, float("inf")]), torch.float16)[0] == 65504
+    with pytest.raises(RunFailedError, match=r"at most 65,504 .* got 70,000. Use `reuse.dtype=bfloat16`"):
+        round_to(torch.tensor([70_000.0]), torch.float16)
+    assert round_to(torch.tensor([70_000.0]), torch.bfloat16).isfinite().all()
+
+
+def test_stages_that_train_are_not_shared(tmp_path):
+    prefix = make("resnet18", 3)
+    prefix.backbone.frozen_depth = 2
+    with pytest.raises(ValueError, match="expected 3 frozen stages to share, but only 2 are"):
+        prepare_activations(ActivationStore(tmp_path, 1 << 30), prefix, np.arange(8))
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3])

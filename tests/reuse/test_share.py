@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from graft.config.load import to_config
 from graft.plan.spec import specify
+from graft.reuse.entries import list_entries
 from graft.run import execute, gather_facts
 from graft.track.reader import read_run
 from graft.track.store import open_store
@@ -26,7 +26,7 @@ def run(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="ran
         "transfer": {"method": method, "freeze_depth": depth},
         "trainer": {"min_steps": 8, "epochs": 1, "max_validations": 2, "accelerator": "cpu"},
         "checkpoint": {"keep": "all"},
-        "reuse": {"enabled": reuse},
+        "reuse": reuse if isinstance(reuse, dict) else {"enabled": reuse},
         "paths": {"root": str(root)},
     }
     for section, values in more.items():
@@ -124,6 +124,8 @@ def test_damaged_activations_are_computed_again_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"reuse": {"disk_gb": 0.0}}, "plain: `reuse.disk_gb=0` keeps no activations"),
+        ({"reuse": {"disk_gb": 1e-6}}, "plain: the activations do not fit under `reuse.disk_gb`"),
         ({"method": "from_scratch", "depth": 0}, "plain: all stages train"),
         ({"augment": {"name": "flip_crop"}}, "`augment.views=4`"),
         ({"reuse": False}, "plain: reuse=off"),
@@ -133,24 +135,46 @@ def test_the_record_says_which_path_a_run_took(options, words, tmp_path):
     assert words in run(tmp_path, **options)[2].notes["path"]
 
 
-def test_a_budget_of_nothing_takes_the_plain_path(tmp_path):
-    config = {"data": {"name": "digits", "labels_per_class": 3, "image_size": 16, "test_size": 100}}
-    tree = config | {
-        "backbone": {"name": "small_cnn"},
-        "transfer": {"method": "random_features", "freeze_depth": 5},
-        "trainer": {"min_steps": 4, "epochs": 1, "max_validations": 1, "accelerator": "cpu"},
-        "reuse": {"disk_gb": 0.0},
-        "paths": {"root": str(tmp_path)},
-    }
-    ids = []
-    made = to_config(tree)
-    execute(specify(made, gather_facts(made)), on_start=ids.append)
-    record = read_run(open_store(None, tmp_path), ids[0])
-    assert "do not fit under `reuse.disk_gb`" in record.notes["path"]
+@pytest.mark.parametrize(
+    ("depth", "dtype"), [(2, "bfloat16"), pytest.param(5, "float16", marks=pytest.mark.full)]
+)
+def test_rounded_activations_give_the_same_with_room_for_them_and_without(depth, dtype, tmp_path):
+    exact = run(tmp_path, depth=depth)
+    kept = run(tmp_path, depth=depth, reuse={"dtype": dtype})
+    full = run(tmp_path / "full", depth=depth, reuse={"dtype": dtype, "disk_gb": 1e-6})
+    assert full[2].notes["path"].startswith("plain: ")
+    assert full[0].key == kept[0].key != exact[0].key
+    assert all(torch.equal(value, kept[1][name]) for name, value in full[1].items())
+    assert kept[2].notes["path"].startswith("shared: ")
+    assert any(not torch.equal(value, kept[1][name]) for name, value in exact[1].items())
+    assert f"What leaves the frozen stages is rounded to {dtype}" in kept[2].notes["notes"]
+    assert f"activations={dtype}" in kept[2].trial
 
 
-def test_the_stand_alone_time_counts_what_was_shared(tmp_path):
-    run(tmp_path)
-    record = run(tmp_path, optim={"name": "adamw", "lr": 0.1})[2]
-    assert record.metrics["train_seconds"] > 0
-    assert np.isfinite(record.metrics["amortised_seconds"])
+def test_a_cache_that_cannot_be_written_takes_the_plain_path_and_says_so(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "activations").write_text("a file where the folder should be")
+    read = run(tmp_path)[2]
+    assert "or cannot be written" in read.notes["path"]
+
+
+def test_channels_last_gives_the_plain_path_too(tmp_path):
+    options = {"depth": 3, "backbone": "resnet18", "size": 32, "trainer": {
+        "min_steps": 4, "epochs": 1, "max_validations": 1, "accelerator": "cpu", "channels_last": True,
+    }}  # fmt: skip
+    plain, shared = run(tmp_path / "a", reuse=False, **options), run(tmp_path / "b", **options)
+    compare(plain, shared, exactly=False)
+    (entry,) = list_entries(tmp_path / "b" / "cache" / "activations")
+    assert entry.about["name"]["precision"] == "32+channels_last"
+
+
+@pytest.mark.full
+def test_a_compiled_network_gives_the_same_but_for_last_digits(tmp_path):
+    trainer = {"min_steps": 4, "epochs": 1, "max_validations": 1, "accelerator": "cpu"}
+    plain, compiled = (
+        run(tmp_path, depth=3, trainer=trainer | {"compile": value}) for value in (False, True)
+    )
+    assert plain[0].key != compiled[0].key
+    assert plain[1].keys() == compiled[1].keys()
+    for name, value in plain[1].items():
+        torch.testing.assert_close(value, compiled[1][name], rtol=1e-3, atol=1e-4)

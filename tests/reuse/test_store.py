@@ -17,7 +17,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.reuse.store import ActivationStore, EntryName
+from graft.reuse.entries import EntryName, list_entries
+from graft.reuse.store import ActivationStore
 
 NAME = EntryName("d1", {"size": 16}, "small_cnn", "a" * 64, "5", "32")
 SHAPE, COUNT = (3, 2), 50
@@ -61,7 +62,7 @@ def test_places_that_nobody_asked_for_cost_no_disk(tmp_path):
     entry = store.open(NAME, 10_000, (256, 8), torch.float32)
     entry.write(np.array([9_999]), torch.ones(1, 256, 8))
     assert (entry.folder / "rows.bin").stat().st_size == 10_000 * 256 * 8 * 4
-    assert store.list()[0].disk_bytes < 200_000
+    assert list_entries(store.root)[0].disk_bytes < 200_000
 
 
 @pytest.mark.parametrize("changed", ["data", "backbone", "weights", "boundary", "precision", "view"])
@@ -121,14 +122,46 @@ def test_the_least_recently_used_make_room(tmp_path):
         store.open(name, 10, (2500,), torch.float32).write(np.arange(10), torch.ones(10, 2500))
         os.utime(tmp_path / name.digest, (number, number))
     assert not store.make_room(400_000)
-    assert store.list() == []
+    assert list_entries(store.root) == []
     for number, name in enumerate(names):
         store.open(name, 10, (2500,), torch.float32).write(np.arange(10), torch.ones(10, 2500))
         os.utime(tmp_path / name.digest, (number, number))
     assert store.make_room(60_000, keep=[names[0].digest])
-    left = {entry.digest for entry in store.list()}
+    left = {entry.digest for entry in list_entries(store.root)}
     assert names[0].digest in left
     assert names[1].digest not in left
+
+
+def test_what_another_process_holds_makes_no_room(tmp_path):
+    store = make(tmp_path)
+    store.open(NAME, COUNT, SHAPE, torch.float32).write(np.arange(10), values_of(range(10)))
+    hold = (
+        "import sys, filelock; (lock := filelock.FileLock(sys.argv[1])).acquire(); print(flush=True); input()"
+    )
+    lock = str(store.root / f"{NAME.digest}.lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        assert not store.make_room(10**12)
+        assert len(list_entries(store.root)) == 1
+        other.communicate(b"\n")
+    assert not store.make_room(10**12)
+    assert list_entries(store.root) == []
+
+
+def test_a_journal_that_speaks_of_other_images_says_nothing(tmp_path):
+    store = make(tmp_path)
+    entry = store.open(NAME, COUNT, SHAPE, torch.float32)
+    entry.write(np.arange(10), values_of(range(10)))
+    with (entry.folder / "journal.jsonl").open("a") as journal:
+        journal.write('{"rows": [[0, 1000000000000]], "sha256": "0"}\n{"rows": [[-5, 3]], "sha256": "0"}\n')
+    assert len(reopen(entry).missing(np.arange(COUNT))) == COUNT - 10
+
+
+def test_rounded_activations_are_another_entry_and_exact_ones_keep_their_name():
+    assert NAME.digest == replace(NAME, dtype=None).digest == "fb1f61ce6e09d05b4fdd18b410ea7f3458316185"
+    assert len({replace(NAME, dtype=dtype).digest for dtype in (None, "float16", "bfloat16")}) == 3
 
 
 def test_an_entry_may_be_deleted_while_it_is_read(tmp_path):
@@ -145,7 +178,8 @@ def test_a_process_killed_while_it_writes_leaves_nothing_wrong(tmp_path):
     script = textwrap.dedent("""
         import sys, numpy as np, torch
         from pathlib import Path
-        from graft.reuse.store import ActivationStore, EntryName
+        from graft.reuse.entries import EntryName
+        from graft.reuse.store import ActivationStore
         store = ActivationStore(Path(sys.argv[1]), 1 << 30)
         entry = store.open(EntryName("d", {}, "b", "w", "5", "32"), 2000, (1000,), torch.float32)
         print("ready", flush=True)

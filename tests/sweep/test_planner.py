@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -76,6 +77,32 @@ def test_the_depth_axis_does_not_multiply_from_scratch_and_the_plan_says_so(grid
 def test_the_linear_probe_has_one_depth(grid):
     plan = make_plan(grid(transfer__method=["linear_probe"], transfer__freeze_depth=[0, 2, 5]), facts_of, ())
     assert (len(plan.specs), plan.twins, plan.merged) == (2, 1, 2)
+
+
+def test_a_ridge_probe_is_planned_once_and_its_twin_at_every_rate(grid):
+    plan = make_plan(
+        grid(
+            transfer__method=["linear_probe", "from_scratch"], transfer__freeze_depth=[5],
+            head__name=["linear", "ridge"], optim__lr=[0.1, 0.2], data__batch_size=[16, 32],
+        ),
+        facts_of,
+        (),
+    )  # fmt: skip
+    counts = Counter(spec.arm.label.partition(" ·")[0] for spec in plan.specs)
+    assert counts == {"linear probe": 4, "ridge probe": 1, "from scratch": 4}
+    assert {spec.arm.head for spec in plan.specs if spec.arm.from_scratch} == {"linear"}
+    alone = make_plan(grid(transfer__method=["linear_probe"], head__name=["ridge"], optim__lr=[0.1, 0.2],
+                           transfer__freeze_depth=[5]), facts_of, ())  # fmt: skip
+    assert (len(alone.specs), alone.twins, alone.merged) == (3, 2, 1)
+
+
+def test_a_node_does_not_multiply_what_has_no_use_of_it(grid):
+    cells = grid(
+        transfer__method=["from_scratch", "linear_probe", "fine_tune"],
+        transfer__freeze_until=["a", "b", "c"],
+    )
+    plan = make_plan(cells, facts_of, ())
+    assert (len(plan.specs), plan.twins, plan.merged) == (5, 0, 4)
 
 
 def test_controls_have_no_twin(grid):

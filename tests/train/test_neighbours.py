@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from graft.data.splits import Split
 from graft.data.transforms import normalise
 from graft.model.classifier import Classifier
 from graft.train import neighbours
-from graft.train.neighbours import measure_neighbours
+from graft.train.neighbours import measure_neighbours, read_features
 
 Configure = Callable[..., Config]
 
@@ -33,9 +34,15 @@ def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measure(setting: tuple[Config, Classifier, ImageDataModule], split: Split, *same: str) -> float:
     config, classifier, data = setting
-    found = measure_neighbours(
-        classifier.backbone, data.pixels, data.labels, split, data.preprocessing, config.trainer, same
+    read = functools.partial(
+        read_features,
+        backbone=classifier.backbone,
+        pixels=data.pixels,
+        preprocessing=data.preprocessing,
+        trainer=config.trainer,
+        same=same,
     )
+    found = measure_neighbours(read, data.labels, split)
     assert set(found) == {"test/feature_knn_accuracy"}
     return found["test/feature_knn_accuracy"]
 

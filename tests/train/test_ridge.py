@@ -55,3 +55,12 @@ def test_the_temperature_makes_probabilities_fit():
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = np.array([rng.choice(3, p=row) for row in probabilities])
     assert find_temperature(logits / 20, labels) == pytest.approx(20, rel=0.1)
+
+
+def test_a_few_images_told_right_do_not_make_everything_certain():
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    scores = np.eye(3)[labels]
+    highest = [np.exp(find_temperature(scores[:n], labels[:n]) * np.array([1.0, 0.0, 0.0])) for n in (3, 6)]
+    few, more = (row[0] / row.sum() for row in highest)
+    assert few == pytest.approx(5 / 6, abs=0.01), "3 images and one of no class: 3/4 + 1/4 * 1/3"
+    assert more == pytest.approx(19 / 21, abs=0.01)

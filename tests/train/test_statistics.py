@@ -8,6 +8,7 @@ import torch
 from graft.config.schema import Config
 from graft.errors import GraftError
 from graft.train.statistics import (
+    check_compiler,
     check_hardware,
     check_precision,
     count_statistics,
@@ -77,3 +78,17 @@ def test_half_precision_needs_an_accelerator(configure: Callable[..., Config], m
     with pytest.raises(GraftError, match=r"Expected a GPU for `trainer.precision=16-mixed`"):
         check_precision(configure(trainer__precision="16-mixed").trainer)
     check_precision(configure(trainer__precision="bf16-mixed").trainer)
+
+
+def test_compiling_needs_a_compiler(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    trainer = configure(trainer__compile=True, trainer__accelerator="cpu").trainer
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    check_compiler(configure(trainer__compile=False).trainer)
+    with pytest.raises(GraftError, match=r"Expected a C\+\+ compiler .* for `trainer.compile=true`, but"):
+        check_compiler(trainer)
+    monkeypatch.setattr("graft.train.statistics.runs_on_gpu", lambda trainer: True)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(GraftError, match=r"Expected Triton .* for `trainer.compile=true`"):
+        check_compiler(trainer)

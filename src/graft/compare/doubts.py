@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from graft.compare.comparison import TRANSFER_METHODS, Section
-from graft.compare.naming import count_words, join_few, join_words, name_budget, name_budgets
+from graft.compare.gaps import Gap
+from graft.compare.naming import (
+    count_words,
+    join_few,
+    join_words,
+    name_budget,
+    name_budgets,
+    write_margin,
+)
+from graft.compare.origins import doubt_origins, note_origins
 from graft.compare.replicates import count_range, find_divisions
-from graft.compare.select import Gap, Selection
+from graft.compare.select import Selection
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
@@ -19,32 +28,37 @@ ENOUGH_REPLICATES = 5
 
 #: Notes of runs that belong into the report, with the words that introduce them.
 TOLD_NOTES = {
-    "source_contains_target": "Pretraining data",
-    "preprocessing_override": "Preprocessing of the weights overridden",
     "partial_weights": "Weights loaded partly",
     "data_warnings": "Data",
 }
 
 
-def list_doubts(section: Section, selection: Selection) -> list[str]:
+def list_doubts(
+    section: Section, selection: Selection, records: Sequence[RunRecord], metric: str
+) -> list[str]:
     """List what speaks against the verdicts of a section.
 
     Args:
         section: What the report says of the condition.
         selection: What it was chosen from.
+        records: Its runs.
+        metric: Name of the metric, without a split.
     """
     return [
         *_doubt_baseline(section),
+        *_doubt_rising(section, metric),
         *_doubt_majority(section),
         *_doubt_probe(section),
         *_doubt_replicates(section),
         *_doubt_rates(section, selection),
+        *_doubt_single_rates(section, selection),
         *_doubt_budgets(section),
         *_doubt_gaps(section),
+        *doubt_origins(section, records, metric),
     ]
 
 
-def list_notes(section: Section, records: Iterable[RunRecord]) -> list[str]:
+def list_notes(section: Section, records: Sequence[RunRecord]) -> list[str]:
     """List what a reader has to know of a section.
 
     Args:
@@ -65,7 +79,7 @@ def list_notes(section: Section, records: Iterable[RunRecord]) -> list[str]:
             f"{name} has no finished from-scratch twin at {name_budgets(labels)}: no verdict there."
             " `sweep.twin=auto` adds it."
         )
-    return notes
+    return notes + note_origins(section, records)
 
 
 def list_gaps(section: Section) -> list[str]:
@@ -107,6 +121,21 @@ def _doubt_baseline(section: Section) -> list[str]:
                 " Raise `trainer.min_steps` and run again."
             )
     return doubts
+
+
+def _doubt_rising(section: Section, metric: str) -> list[str]:
+    """A baseline that is still getting better is under-trained."""
+    if not section.rising:
+        return []
+    said = join_few(
+        [
+            f"{write_margin(metric, round(rise, 3))} at {name_budget(labels)}"
+            for labels, rise in section.rising
+        ]
+    )
+    when = f"in the last tenth of its training (by {said})"
+    why = "it may be under-trained, which flatters transfer"
+    return [f"From scratch still improved on validation {when}: {why}. Raise `trainer.min_steps`, run again."]
 
 
 def _doubt_majority(section: Section) -> list[str]:
@@ -184,6 +213,21 @@ def _doubt_rates(section: Section, selection: Selection) -> list[str]:
     ]
 
 
+def _doubt_single_rates(section: Section, selection: Selection) -> list[str]:
+    """An arm with one rate may do much better with another."""
+    single: dict[str, list[str]] = defaultdict(list)
+    for choice in selection.choices:
+        rates = {read_rate(trial) for trial in choice.trials}
+        if len(rates) == 1 and not any(map(math.isnan, rates)):
+            single[section.names[choice.arm]].append(choice.labels)
+    if not single:
+        return []
+    labels = list(dict.fromkeys(text for own in single.values() for text in own))
+    said = f"A single learning rate was tried for {join_few(list(single))} at {name_budgets(labels)}"
+    why = "another may be better, for some arms more than for others"
+    return [f"{said}: {why}. Try more, for example `optim.lr=1e-4,1e-3,1e-2`."]
+
+
 def read_rate(trial: str) -> float:
     """Return the learning rate in the canonical text of a trial, NaN without one.
 
@@ -206,9 +250,22 @@ def _doubt_budgets(section: Section) -> list[str]:
             )
             groups[said].append(budget.labels)
     return [
-        f"Tuning budgets differ at {name_budgets(labels)}: {said}. Give all arms the same values of `optim`."
+        f"Tuning budgets differ at {name_budgets(labels)}: {said}.{_say_expected(section, labels)} Give all"
+        " arms the same values of `optim`."
         for said, labels in groups.items()
     ]
+
+
+def _say_expected(section: Section, labels: Sequence[str]) -> str:
+    """Say what the arms would reach on validation with as many trials each as the one with fewest had."""
+    curves = [curve for curve in section.tuning_curves if curve.labels == labels[-1] and curve.expected]
+    if len(curves) < 2:
+        return ""
+    fewest = min(len(curve.expected) for curve in curves)
+    ordered = sorted(curves, key=lambda curve: -curve.expected[fewest - 1])
+    said = [f"{curve.expected[fewest - 1]:.3f} for {section.names[curve.arm]}" for curve in ordered]
+    opening = f"With {count_words(fewest, 'trial')} each, expected at {name_budget(labels[-1])} on validation"
+    return f" {opening}: {join_words(said)}."
 
 
 def _doubt_gaps(section: Section) -> list[str]:

@@ -120,6 +120,16 @@ def write_gain(estimate: Estimate, metric: str, *, signed: bool = True) -> str:
     )
 
 
+def write_margin(metric: str, margin: float) -> str:
+    """Write a margin in points for fractions, and in the metric's unit otherwise.
+
+    >>> write_margin("accuracy", 0.005), write_margin("nll", 0.01)
+    ('0.5 points', '0.01 nats')
+    """
+    unit = METRICS[metric].unit
+    return f"{100 * margin:g} points" if unit == "fraction" else f"{margin:g} {unit}"
+
+
 def write_seconds(seconds: float) -> str:
     """Write a duration with the digits that matter.
 

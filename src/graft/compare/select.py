@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from graft.compare.gaps import Gap, is_usable, list_gaps, name_status
 from graft.config.names import METRICS
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
-#: A tracking store keeps infinity as the largest float: beyond this a number is none.
-LARGEST_NUMBER = 1e300
+#: Methods that use pretrained weights; random features are a control, which no family counts.
+TRANSFER_METHODS = ("linear_probe", "fine_tune")
+
+#: What chooses a trial; an oracle looks at test, which flatters every arm with more trials.
+SelectionName = Literal["validation", "oracle"]
 
 Cell = tuple[str, Arm, str, Replicate]
 
@@ -30,6 +35,7 @@ class Choice:
         runs: Its finished runs by replicate, ascending: those that all arms of the budget have.
         validation: Mean validation metric over these replicates.
         trials: All trials that were tried, finished or not.
+        tried: All runs of each of them, of any status.
     """
 
     arm: Arm
@@ -38,6 +44,7 @@ class Choice:
     runs: Mapping[Replicate, RunRecord]
     validation: float
     trials: tuple[str, ...]
+    tried: Mapping[str, Mapping[Replicate, RunRecord]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,27 +54,6 @@ class Pair:
     choice: Choice
     twin: Choice
     replicates: tuple[Replicate, ...]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A run that a complete comparison would have, and has not.
-
-    Attributes:
-        arm: Its arm.
-        labels: Its label budget.
-        trial: Its trial.
-        replicate: Its seed, and fold where there are folds.
-        status: One of the statuses of a run, or ``missing`` when nobody ran it.
-        reason: Why it failed, as far as recorded.
-    """
-
-    arm: Arm
-    labels: str
-    trial: str
-    replicate: Replicate
-    status: str
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,9 @@ def order_labels(labels: Iterable[str]) -> list[str]:
     return sorted(set(labels), key=place)
 
 
-def select_trials(records: Sequence[RunRecord], metric: str) -> list[Selection]:
+def select_trials(
+    records: Sequence[RunRecord], metric: str, selection: SelectionName = "validation"
+) -> list[Selection]:
     """Choose one trial per condition, arm and label budget by its mean validation metric over replicates.
 
     At a label budget all arms are compared on the replicates that all of them finished. Trials that tie go
@@ -116,6 +104,7 @@ def select_trials(records: Sequence[RunRecord], metric: str) -> list[Selection]:
     Args:
         records: Runs of any status, in any order.
         metric: Name of the metric, without a split.
+        selection: What chooses; an oracle takes the test metric, and is for showing what that flatters.
 
     Returns:
         One selection per condition, the one with most finished runs first.
@@ -127,7 +116,8 @@ def select_trials(records: Sequence[RunRecord], metric: str) -> list[Selection]:
         raise GraftError(expected_one_of("metric", metric, METRICS))
     cells = _index_cells(records)
     _expect_comparable(records, metric)
-    selections = [_select_condition(list(found.values()), metric) for found in cells.values()]
+    split = "test" if selection == "oracle" else "val"
+    selections = [_select_condition(list(found.values()), metric, split) for found in cells.values()]
     sizes = Counter(record.condition for record in records if is_usable(record, metric))
     return sorted(selections, key=lambda one: (not one.choices, -sizes[one.condition], one.condition))
 
@@ -145,7 +135,7 @@ def pair(choices: Iterable[Choice]) -> list[Pair]:
     pairs = []
     for choice in found.values():
         twin = found.get((choice.arm.twin, choice.labels))
-        if twin is None or choice.arm.from_scratch:
+        if twin is None or choice.arm.method not in TRANSFER_METHODS:
             continue
         both = tuple(sorted(set(choice.runs) & set(twin.runs)))
         if both:
@@ -153,21 +143,15 @@ def pair(choices: Iterable[Choice]) -> list[Pair]:
     return pairs
 
 
-def is_usable(record: RunRecord, metric: str) -> bool:
-    """Return whether a run finished with a validation metric that is a number."""
-    value = record.metrics.get(f"val/{metric}", math.nan)
-    return record.status == "finished" and math.isfinite(value) and abs(value) < LARGEST_NUMBER
-
-
 def _index_cells(records: Iterable[RunRecord]) -> dict[str, dict[Cell, RunRecord]]:
-    """Return by condition the one run of each place; a finished one goes before one that is not."""
+    """Return by condition the one run of each place: a finished one first, then of the newest results."""
     cells: dict[str, dict[Cell, RunRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda one: one.run_id):
         place = (record.labels, record.arm, record.trial, record.replicate)
         known = cells[record.condition].get(place)
-        if known is None or (known.status != "finished" and record.status == "finished"):
+        if known is None or _rank(record) > _rank(known):
             cells[record.condition][place] = record
-        elif known.status == record.status == "finished" and known.run_key != record.run_key:
+        elif known.status == "finished" and _rank(known) == _rank(record) and known.run_key != record.run_key:
             where = f"{record.arm.label}, labels {record.labels}, {record.replicate.label}"
             raise GraftError(
                 f"Expected one finished run per arm, trial, labels and replicate ({where}), but got two that"
@@ -175,6 +159,15 @@ def _index_cells(records: Iterable[RunRecord]) -> dict[str, dict[Cell, RunRecord
                 " Compare one sweep at a time: `graft compare <parent run>`."
             )
     return cells
+
+
+def read_result_version(record: RunRecord) -> int:
+    """Return the version of the results that a run has; those from before it was noted have 1."""
+    return int(record.notes.get("result_version", "1"))
+
+
+def _rank(record: RunRecord) -> tuple[bool, int]:
+    return record.status == "finished", read_result_version(record)
 
 
 def _expect_comparable(records: Sequence[RunRecord], metric: str) -> None:
@@ -199,7 +192,7 @@ def _expect_comparable(records: Sequence[RunRecord], metric: str) -> None:
     )
 
 
-def _select_condition(records: Sequence[RunRecord], metric: str) -> Selection:
+def _select_condition(records: Sequence[RunRecord], metric: str, split: str) -> Selection:
     choices: list[Choice] = []
     gaps: list[Gap] = []
     left_out: list[tuple[Arm, str]] = []
@@ -211,11 +204,13 @@ def _select_condition(records: Sequence[RunRecord], metric: str) -> Selection:
         ordered = {arm: trials[arm] for arm in sorted(trials, key=order_arm)}
         common = _common_replicates(ordered, metric)
         chosen = [
-            _choose(arm, labels, runs, common[arm], metric) for arm, runs in ordered.items() if arm in common
+            _choose(arm, labels, runs, common[arm], metric, split)
+            for arm, runs in ordered.items()
+            if arm in common
         ]
         choices += chosen
         left_out += [(arm, labels) for arm in ordered if arm not in common]
-        gaps += _list_gaps(ordered, labels, metric)
+        gaps += list_gaps(ordered, labels, metric)
     first = records[0]
     return Selection(first.condition, first.data, tuple(choices), tuple(gaps), tuple(left_out), first.folds)
 
@@ -254,7 +249,7 @@ def _finished_replicates(
     finished = {}
     for trial, by_replicate in runs.items():
         usable = frozenset(one for one, record in by_replicate.items() if is_usable(record, metric))
-        diverged = any(_gap_status(record, metric) == "diverged" for record in by_replicate.values())
+        diverged = any(name_status(record, metric) == "diverged" for record in by_replicate.values())
         if usable and not diverged:
             finished[trial] = usable
     return finished
@@ -275,47 +270,25 @@ def _choose(
     runs: Mapping[str, Mapping[Replicate, RunRecord]],
     common: frozenset[Replicate],
     metric: str,
+    split: str,
 ) -> Choice:
     sign = -1.0 if METRICS[metric].higher_is_better else 1.0
     eligible = [trial for trial, finished in _finished_replicates(runs, metric).items() if common <= finished]
-    means = {trial: mean_metric(runs[trial], common, f"val/{metric}") for trial in eligible}
+    means = {trial: mean_metric(runs[trial], common, f"{split}/{metric}") for trial in eligible}
     seconds = {trial: mean_metric(runs[trial], common, "train_seconds") for trial in eligible}
 
     def worth(trial: str) -> tuple[float, int, float, str]:
         cost = seconds[trial] if math.isfinite(seconds[trial]) else math.inf
-        return (sign * round(means[trial], 12), len(trial.split()), cost, trial)
+        value = sign * round(means[trial], 12) if math.isfinite(means[trial]) else math.inf
+        return (value, len(trial.split()), cost, trial)
 
     best = min(eligible, key=worth)
     chosen = {replicate: runs[best][replicate] for replicate in sorted(common)}
-    return Choice(arm, labels, best, chosen, means[best], tuple(sorted(runs)))
+    validation = mean_metric(chosen, common, f"val/{metric}")
+    return Choice(arm, labels, best, chosen, validation, tuple(sorted(runs)), runs)
 
 
 def mean_metric(runs: Mapping[Replicate, RunRecord], replicates: Iterable[Replicate], key: str) -> float:
     """Return the mean of a metric over the given replicates; NaN when a run lacks it."""
     values = [runs[one].metrics.get(key, math.nan) for one in replicates]
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def _list_gaps(
-    trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], labels: str, metric: str
-) -> list[Gap]:
-    """List what a complete grid of trials and replicates would have; its replicates are those of any arm."""
-    replicates = sorted({one for runs in trials.values() for tried in runs.values() for one in tried})
-    gaps = []
-    for arm, runs in trials.items():
-        for trial, by_replicate in sorted(runs.items()):
-            for replicate in replicates:
-                record = by_replicate.get(replicate)
-                if record is None:
-                    gaps.append(Gap(arm, labels, trial, replicate, "missing"))
-                elif not is_usable(record, metric):
-                    reason = record.notes.get("reason", "")
-                    gaps.append(Gap(arm, labels, trial, replicate, _gap_status(record, metric), reason))
-    return gaps
-
-
-def _gap_status(record: RunRecord, metric: str) -> str:
-    """Return the status; a finished run whose metric is no number has diverged, one without it is missing."""
-    if record.status != "finished" or is_usable(record, metric):
-        return record.status
-    return "diverged" if f"val/{metric}" in record.metrics else "missing"

@@ -1,9 +1,10 @@
 """Estimates over seeds or folds: each function says its axis, and which uncertainty its interval covers.
 
 Over seeds, intervals are for *new seeds on this test set*: new draws of the labelled images, initialisation
-and order of batches. They say nothing about new test images. Over the folds of a cross-validation, intervals
-are for *new training and test images* as many as in a fold. Folds share most of their training images, so
-their values are not independent; the corrected resampled t-test allows for that through ``overlap``.
+and order of batches; those for new test images as well are in `graft.compare.two_way`. Over the folds of a
+cross-validation, intervals are for *new training and test images* as many as in a fold. Folds share most of
+their training images, so their values are not independent; the corrected resampled t-test allows for that
+through ``overlap``.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-Verdict = Literal["helps", "hurts", "not established"]
+Verdict = Literal["helps", "hurts", "equivalent", "not established"]
+
+#: What an interval is for: new seeds on this test set, new seeds and new test images, or new folds.
+Coverage = Literal["seeds", "seeds and images", "folds"]
 
 #: Spread below which differences count as equal: rounding of floats, far below one test image.
 NO_SPREAD = 1e-12
 
 #: Level of the test behind a verdict.
 ALPHA = 0.05
+
+#: Difference to the twin that counts as none, in the unit of the metric: half a point.
+MARGIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,29 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def find_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
+    """Return the coverage at which each interval of a family excludes zero just where Holm rejects.
+
+    Holm tests the smallest p-value at ``alpha / comparisons``, the next one at ``alpha / (comparisons - 1)``
+    and so on, and stops at the first that fails. The interval of each has the level it was tested at, those
+    after the stop the level of the stop: at least ``1 - alpha``, so that each covers at least as often.
+
+    Args:
+        p_values: One p-value per comparison of the family, shape ``(comparisons,)``.
+        alpha: Probability of any false rejection in the family.
+
+    >>> [round(level, 4) for level in find_levels([0.01, 0.04, 0.03])]
+    [0.9833, 0.975, 0.975]
+    """
+    levels = [1 - alpha] * len(p_values)
+    left, stopped = len(p_values), False
+    for index in sorted(range(len(p_values)), key=lambda one: p_values[one]):
+        levels[index] = 1 - alpha / left
+        stopped = stopped or p_values[index] >= alpha / left
+        left -= not stopped
+    return levels
 
 
 def judge(difference: Difference, p_adjusted: float, *, higher_is_better: bool) -> Verdict:

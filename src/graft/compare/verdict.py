@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graft.compare.comparison import TRANSFER_METHODS, Budget, Contrast, Row
-from graft.compare.naming import join_few, join_words, name_budget, write_gain, write_value
+from graft.compare.naming import join_few, join_words, name_budget, write_gain, write_margin, write_value
 from graft.compare.replicates import count_replicates, name_replicate
-from graft.compare.statistics import Estimate, Verdict
+from graft.compare.statistics import ALPHA, MARGIN, Estimate, Verdict
 from graft.config.names import METRICS
 from graft.plan.arms import Arm
 
 
-def say_verdict(budget: Budget, names: Mapping[Arm, str], metric: str) -> str:
+def say_verdict(budget: Budget, names: Mapping[Arm, str], metric: str, margin: float = MARGIN) -> str:
     """Return the verdict on one label budget as a sentence.
 
     The arm it speaks of is the one that validation chose among the transfer arms, never the best on test.
@@ -21,20 +21,21 @@ def say_verdict(budget: Budget, names: Mapping[Arm, str], metric: str) -> str:
         budget: All arms at the label budget.
         names: Short name of each arm.
         metric: Name of the metric, without a split.
+        margin: Difference to the twin that counts as none, in the unit of the metric.
     """
     opening = f"At {name_budget(budget.labels)}"
     headline = next((row for row in budget.rows if row.headline), None)
     if headline is None:
         said = join_words(f"{row.name} reaches {write_value(row.test)}" for row in budget.rows)
         return f"{opening}, {said}: there is no transfer arm to judge."
-    parts = [_say_twin(headline, metric)]
+    parts = [_say_twin(headline, metric, margin)]
     if budget.contrasts:
         parts.append(_say_contrasts(headline, budget.contrasts, names, metric))
     tally = _say_tally(budget)
     return f"{opening}, " + "; ".join(parts) + f". {tally}".rstrip()
 
 
-def _say_twin(row: Row, metric: str) -> str:
+def _say_twin(row: Row, metric: str, margin: float) -> str:
     counted = count_replicates(row.replicates)
     if row.to_twin is None:
         reached = f"{row.name} reaches {write_value(row.test)} ({counted})"
@@ -42,12 +43,17 @@ def _say_twin(row: Row, metric: str) -> str:
     estimate = row.to_twin.estimate
     gain = write_gain(estimate, metric, signed=False)
     if row.verdict == "helps":
-        return f"{row.name} beats training from scratch by {gain} ({counted}): transfer helps"
+        many = row.multiplier
+        worth = f"; it is worth {many.text}" if many is not None and many.says_more else ""
+        return f"{row.name} beats training from scratch by {gain} ({counted}): transfer helps{worth}"
     if row.verdict == "hurts":
         return f"{row.name} falls short of training from scratch by {gain} ({counted}): transfer hurts"
-    why = _why_not(row)
     between = f"the difference between {row.name} and training from scratch"
-    return f"{between}, {write_gain(estimate, metric)} ({counted}), is not established{why}"
+    said = f"{between}, {write_gain(estimate, metric)} ({counted})"
+    if row.verdict == "equivalent":
+        return f"{said}, is within {write_margin(metric, margin)}: they are equivalent"
+    settles = f"; what would settle it: {row.settles}" if row.settles else ""
+    return f"{said}, is not established{_why_not(row)}{settles}"
 
 
 def _why_not(row: Row) -> str:
@@ -59,8 +65,10 @@ def _why_not(row: Row) -> str:
         return f" (one {name_replicate(row.replicates)} says nothing of its own spread)"
     if not estimate.has_interval:
         return f" (no spread over these {name_replicate(row.replicates)}s, so no interval)"
-    if estimate.low > 0 or estimate.high < 0:
-        return f" (its interval excludes zero, but p = {row.p_adjusted:.2g} after Holm's correction)"
+    if row.to_twin.p < ALPHA:
+        return f" (p = {row.to_twin.p:.2g} by itself, but {row.p_adjusted:.2g} after Holm's correction)"
+    if row.to_twin_seeds is not None and row.to_twin_seeds.p < ALPHA:
+        return " (for new seeds on these test images it would be, but not for new test images)"
     return ""
 
 
@@ -109,6 +117,7 @@ def _say_tally(budget: Budget) -> str:
 _TALLY: Mapping[Verdict, tuple[str, str]] = {
     "helps": ("{} helps", "{} help"),
     "hurts": ("{} hurts", "{} hurt"),
+    "equivalent": ("{} is equivalent", "{} are equivalent"),
     "not established": (
         "{} is not established",
         "{} are not established",

@@ -20,7 +20,7 @@ DATA_SETS = ("digits", "folder", "glyphs", "table", *TORCHVISION_DATA_SETS)
 CHECKED_DATA_SETS = ("folder", "table")
 OWN_BACKBONES = ("small_cnn", "cnn2", "row_rnn", "row_lstm", "row_gru")
 BACKBONES = OWN_BACKBONES + TORCHVISION_BACKBONES
-HEADS = ("linear", "mlp", "cosine", "pretrained_classifier")
+HEADS = ("linear", "mlp", "cosine", "pretrained_classifier", "ridge")
 METHODS = ("from_scratch", "linear_probe", "fine_tune", "random_features")
 #: Methods that start from pretrained weights.
 PRETRAINED = ("linear_probe", "fine_tune")

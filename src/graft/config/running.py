@@ -1,4 +1,4 @@
-"""Knobs of how runs are carried out and kept: none of them changes a result."""
+"""Knobs of how runs are carried out and kept: none of them changes a result, `reuse.dtype` excepted."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ class SweepConfig:
         high=100,
         keyed=False,
     )
+    prune: str = knob(
+        "off",
+        "asha = of the trials of an arm the worse two thirds are cut at a ninth and at a third of their "
+        "training; off = every trial runs to its end",
+        choices=("off", "asha"),
+        keyed=False,
+    )
     dry_run: bool = knob(False, "print the plan and stop", keyed=False)
     parent: str | None = knob(
         None, "MLflow id of the sweep that a run belongs to; set by the sweep itself", keyed=False
@@ -96,6 +103,19 @@ class ReuseConfig:
         unit="GB",
         low=0,
         keyed=False,
+    )
+    memory_gb: float = knob(
+        2.0,
+        "most memory for heads that train in one pass, with the scores they give; less = fewer at once",
+        unit="GB",
+        low=0,
+        keyed=False,
+    )
+    dtype: str = knob(
+        "float32",
+        "what leaves the frozen stages is rounded to it; float32 = not at all, float16 and bfloat16 take "
+        "half the disk and change the result a little",
+        choices=("float32", "float16", "bfloat16"),
     )
 
 

@@ -137,6 +137,12 @@ class HeadConfig:
     hidden: list[int] = knob([256], "mlp only: widths of the hidden layers", low=1)
     dropout: float = knob(0.0, "mlp only: probability of dropping a hidden unit", low=0, high=0.99)
     activation: str = knob("relu", "mlp only: activation between layers", choices=("relu", "gelu", "tanh"))
+    strengths: list[float] = knob(
+        [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0],
+        "ridge only: penalties to choose from on validation, relative to the mean variance of the features",
+        low=1e-12,
+        high=1e12,
+    )
 
 
 @dataclass
@@ -150,6 +156,10 @@ class TransferConfig:
     )
     freeze_depth: int = knob(
         0, "leading stages that are frozen: 0 = all train ... 5 = only the head trains", low=0, high=5
+    )
+    freeze_until: str | None = knob(
+        None,
+        "fine_tune only: freeze up to and with this node, finer than a depth; null = freeze_depth",
     )
 
 
@@ -236,7 +246,17 @@ class TrainerConfig:
         None, "smoke only: optimizer steps, and batches of each evaluation", low=1
     )
     accumulate: int = knob(1, "micro-batches per optimizer step", low=1, keyed=False)
-    precision: str = knob("32", "arithmetic", choices=("32", "bf16-mixed", "16-mixed"))
+    precision: str = knob(
+        "32",
+        "arithmetic; auto = bf16-mixed where the backbone is measured to train faster with it here, else 32",
+        choices=("32", "bf16-mixed", "16-mixed", "auto"),
+    )
+    channels_last: bool = knob(
+        False, "whether convolutions see channels last in memory; often faster, moves the last digits"
+    )
+    compile: bool = knob(
+        False, "whether torch.compile translates the network first; a minute or more, moves the last digits"
+    )
     accelerator: str = knob("auto", "kind of device", choices=("auto", "cpu", "gpu"), keyed=False)
     devices: int = knob(1, "processes per node, one device each", low=1, keyed=False)
     num_nodes: int = knob(1, "machines", low=1, keyed=False)

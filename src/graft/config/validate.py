@@ -141,6 +141,12 @@ def _check_method(config: Config) -> Iterator[_Together]:
             "Give the name of a bundle made by `graft pretrain`, a path, or `default`; or ask for "
             "`transfer=from_scratch`.",
         )
+    until = config.transfer.freeze_until
+    if until is not None and method != "fine_tune":
+        yield _Together(
+            ("transfer.method", "transfer.freeze_until"),
+            f"Expected `transfer=fine_tune` with `transfer.freeze_until={until}`, but got {method!r}.",
+        )
     if method not in names.PRETRAINED and config.head.init == "from_weights":
         yield _Together(
             ("transfer.method", "head.init"),
@@ -251,6 +257,35 @@ def _check_classes(config: Config) -> Iterator[_Together]:
         )
 
 
+def _check_ridge(config: Config) -> Iterator[_Together]:
+    """Check what a head that is solved on frozen features, and not trained, has no use for."""
+    transfer, loss, trainer = config.transfer, config.loss, config.trainer
+    if not config.head.strengths:
+        yield _Together(("head.strengths",), "Expected at least one value in `head.strengths`, but got none.")
+    if config.head.name != "ridge":
+        return
+    expected = (
+        ("transfer.freeze_depth", transfer.freeze_depth == names.STAGES, "`transfer=linear_probe`",
+         f"{transfer.method} with `transfer.freeze_depth={transfer.freeze_depth}`"),
+        ("head.init", config.head.init == "new", "`head.init=new`", config.head.init),
+        ("loss.name", loss.name == "cross_entropy" and not loss.label_smoothing,
+         "`loss.name=cross_entropy` without label smoothing, to which its probabilities are fitted",
+         f"{loss.name} with `loss.label_smoothing={loss.label_smoothing:g}`"),
+        ("data.balance", config.data.balance != "sampler", "`data.balance=class_weights`", "sampler"),
+        ("augment.name",
+         config.augment.name == "none" and not (config.augment.mixup or config.augment.cutmix),
+         "`augment=none` without mixup and cutmix, because it sees every image once", config.augment.name),
+        ("trainer.devices", trainer.devices * trainer.num_nodes == 1, "one device",
+         f"{trainer.devices * trainer.num_nodes}"),
+    )  # fmt: skip
+    for key, right, wanted, came in expected:
+        if not right:
+            yield _Together(
+                ("head.name", key),
+                f"Expected {wanted} with `head=ridge`, which is solved on frozen features, but got {came}.",
+            )
+
+
 def _check_trainer(config: Config) -> Iterator[_Together]:
     trainer = config.trainer
     if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
@@ -264,6 +299,15 @@ def _check_trainer(config: Config) -> Iterator[_Together]:
             ("trainer.accumulate", "data.batch_size"),
             f"Expected `trainer.accumulate` of at most `data.batch_size` ({config.data.batch_size}), "
             f"but got {trainer.accumulate}.",
+        )
+
+
+def _check_reuse(config: Config) -> Iterator[_Together]:
+    if config.reuse.dtype != "float32" and not config.reuse.enabled:
+        yield _Together(
+            ("reuse.dtype", "reuse.enabled"),
+            f"Expected `reuse=on` with `reuse.dtype={config.reuse.dtype}`, which says what shared "
+            "activations are rounded to, but got `reuse=off`. Leave `reuse.dtype` out.",
         )
 
 
@@ -286,6 +330,8 @@ _COMBINATIONS = (
     _check_split,
     _check_optim,
     _check_classes,
+    _check_ridge,
     _check_trainer,
+    _check_reuse,
     _check_places,
 )

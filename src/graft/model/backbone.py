@@ -229,7 +229,9 @@ class Backbone(nn.Module):
             part.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
-def build_backbone(network: nn.Module, name: str, image_size: int, channels: int) -> Backbone:
+def build_backbone(
+    network: nn.Module, name: str, image_size: int, channels: int, freeze_until: str | None = None
+) -> Backbone:
     """Cut a network into a backbone of five stages and its tail.
 
     Torchvision's networks are planned at the size of their weights, so that a stage means the same at every
@@ -240,11 +242,12 @@ def build_backbone(network: nn.Module, name: str, image_size: int, channels: int
         name: Its name in the registry.
         image_size: Side of the images, in px.
         channels: Channels of the images.
+        freeze_until: The node at which a stage ends, None for the natural five.
     """
     native = None if name in _MULTIPLES else native_size(name)
     shape = (2, channels, native or image_size, native or image_size)
     signature = tuple((key, tuple(value.shape)) for key, value in network.state_dict().items())
-    backbone = Backbone(network, plan_stages(network, shape, (name, shape, signature)))
+    backbone = Backbone(network, plan_stages(network, shape, (name, shape, signature), freeze_until))
     if len(backbone.stages) != STAGES:
         raise RuntimeError(f"{name} was cut into {len(backbone.stages)} stages.")
     return backbone

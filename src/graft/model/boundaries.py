@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,6 +82,25 @@ def choose_boundaries(
         levels = _split_into_levels(units)
         groups = _merge(levels) if len(levels) > STAGES else _split(levels)
     return [group[-1].boundary() for group in groups[:-1]] + [cuts[-1]]
+
+
+def place_node(boundaries: Sequence[str], cuts: Sequence[str], node: str) -> tuple[int, bool]:
+    """Say which stage a node ends, and whether that stage ends there anyway.
+
+    The boundary of the stage in which the node lies moves to it; there is one before the last stage only, so
+    for a node inside that one it is the fourth.
+
+    Args:
+        boundaries: Last node of each of the five stages.
+        cuts: The nodes at which the network can be cut, in order.
+        node: One of them.
+    """
+    if node == cuts[-1]:
+        return STAGES, True
+    ends = [cuts.index(boundary) for boundary in boundaries]
+    position = cuts.index(node)
+    stage = next(number for number, end in enumerate(ends, start=1) if position <= end)
+    return min(stage, STAGES - 1), ends[stage - 1] == position
 
 
 def _repeated_classes(network: nn.Module, named: NamedGraph) -> set[type[nn.Module]]:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from graft.config.schema import Config
-from graft.errors import GraftError
+from graft.errors import GraftError, expected_one_of
 from graft.model.backbone import Backbone, build_backbone, build_network
+from graft.model.boundaries import place_node
 from graft.model.fit_weights import apply_weights
 from graft.model.freeze import freeze
 from graft.model.head import Head, build_head
+from graft.model.layout import put_channels_last
 from graft.model.weights import LoadedWeights
 
 
@@ -62,11 +64,11 @@ class Classifier(nn.Module):
 
 def describe_model(classifier: Classifier) -> dict[str, str]:
     """Return what is frozen and what trains, for the record and for people."""
-    depth = classifier.frozen_depth
+    depth, plan = classifier.frozen_depth, classifier.backbone.plan
     total = sum(parameter.numel() for parameter in classifier.parameters())
     frozen = ", ".join(f"stage{number}" for number in range(1, depth + 1))
     return {
-        "frozen_stages": frozen or "none",
+        "frozen_stages": (frozen or "none") + (f", up to {plan.moved_to}" if plan.moved_to else ""),
         "trained_parameters": str(classifier.trained_parameters),
         "parameters": str(total),
     }
@@ -118,6 +120,54 @@ def check_fit(config: Config, *, num_classes: int, channels: int, image_size: in
     _build_once(chosen.name, channels, image_size, chosen.hidden_size, chosen.layers)
 
 
+def find_cut(config: Config, *, channels: int, image_size: int) -> tuple[int | None, bool]:
+    """Say which stage ``transfer.freeze_until`` ends, and whether that stage ends there anyway.
+
+    Args:
+        config: A configuration that goes together, see `check_fit`.
+        channels: Channels of the preprocessed images.
+        image_size: Side of the preprocessed images, in px.
+
+    Returns:
+        None for the stage where no node is named.
+
+    Raises:
+        GraftError: The backbone cannot be cut there, or ``transfer.freeze_depth`` says another stage.
+    """
+    chosen, until = config.backbone, config.transfer.freeze_until
+    if until is None:
+        return None, False
+    boundaries, cuts = _plan_once(chosen.name, channels, image_size, chosen.hidden_size, chosen.layers)
+    if until not in cuts:
+        wrong = expected_one_of("transfer.freeze_until", until, cuts)
+        raise GraftError(f"{wrong} All {len(cuts)}: `python -m graft.model.table --cuts {chosen.name}`.")
+    depth, is_natural = place_node(boundaries, cuts, until)
+    if config.transfer.freeze_depth not in (0, depth):
+        raise GraftError(
+            f"Expected `transfer.freeze_depth={depth}`, or none, beside `transfer.freeze_until={until}`, "
+            f"where stage {depth} of {chosen.name} then ends, but got {config.transfer.freeze_depth}."
+        )
+    return depth, is_natural
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_once(
+    name: str, channels: int, image_size: int, hidden_size: int, layers: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the last nodes of the five stages, and all nodes at which the network can be cut."""
+    with torch.random.fork_rng():
+        network = build_network(
+            name,
+            num_classes=2,
+            image_size=image_size,
+            channels=channels,
+            hidden_size=hidden_size,
+            layers=layers,
+        )
+        plan = build_backbone(network, name, image_size, channels).plan
+    return plan.boundaries, plan.cuts
+
+
 @functools.lru_cache(maxsize=64)
 def _build_once(name: str, channels: int, image_size: int, hidden_size: int, layers: int) -> None:
     """Build a network only to see whether it can be built."""
@@ -164,7 +214,7 @@ def build_classifier(
         hidden_size=chosen.hidden_size,
         layers=chosen.layers,
     )
-    backbone = build_backbone(network, chosen.name, image_size, channels)
+    backbone = build_backbone(network, chosen.name, image_size, channels, config.transfer.freeze_until)
     notes: list[str] = []
     weights_head: dict[str, Tensor] | None = None
     if weights is not None:
@@ -175,4 +225,6 @@ def build_classifier(
     backbone.release_tail()
     classifier = Classifier(backbone, head)
     freeze(classifier, config.transfer.freeze_depth)
+    if config.trainer.channels_last:
+        put_channels_last(classifier)
     return classifier, notes

@@ -20,7 +20,12 @@ from graft.model.backbone import Backbone
 
 Float32Array = npt.NDArray[np.float32]
 
-_ARITHMETIC = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+#: Images that go through frozen stages at once, where features are to be the same whoever computes them; a
+#: larger number is hardly faster.
+EXTRACTION_BATCH = 64
+
+#: What ``trainer.precision`` computes in.
+ARITHMETIC = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def choose_device(trainer: TrainerConfig) -> torch.device:
@@ -69,12 +74,12 @@ def extract_features(
     """
     if not 1 <= stage <= STAGES:
         raise GraftError(f"Expected `stage` between 1 and {STAGES}, but got {stage}.")
-    if precision not in _ARITHMETIC:
-        raise GraftError(expected_one_of("trainer.precision", precision, _ARITHMETIC))
+    if precision not in ARITHMETIC:
+        raise GraftError(expected_one_of("trainer.precision", precision, ARITHMETIC))
     mixed = (
         contextlib.nullcontext()
         if precision == "32"
-        else torch.autocast(device.type, dtype=_ARITHMETIC[precision])
+        else torch.autocast(device.type, dtype=ARITHMETIC[precision])
     )
     backbone.eval().to(device)
     for start in range(0, len(pixels), batch_size):

@@ -206,6 +206,7 @@ HEAD_BUILDERS: dict[str, Callable[[_Order], Head]] = {
     "mlp": _build_mlp,
     "cosine": _build_cosine,
     "pretrained_classifier": _build_pretrained_classifier,
+    "ridge": _build_linear,  # solved instead of trained, see `graft.train.ridge_fit`
 }
 _INITIALISERS: dict[str, Callable[[Head, HeadConfig, dict[str, Tensor] | None], None]] = {
     "new": _initialise_new,

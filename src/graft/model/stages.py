@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from graft.config.names import STAGES
 from graft.errors import GraftError
-from graft.model.boundaries import choose_boundaries
+from graft.model.boundaries import choose_boundaries, place_node
 from graft.model.graph import NamedGraph, cut_names, find_features, norm_parameters, propagate_shapes, trace
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
@@ -44,6 +44,7 @@ class StagePlan:
         boundaries: Last node of each stage; an empty stage repeats the one before it.
         shapes: Shape of one image's activation after each stage, without the batch axis.
         cuts: All nodes, in order, at which the network can be cut.
+        moved_to: The node to which a boundary was moved; None where all are natural.
         feature_dim: Length of the flattened features.
         tail: The classifier, from the features to scores.
         last_layer: Name of the last layer of the tail; ``None`` where the classifier is a convolution, and
@@ -60,6 +61,7 @@ class StagePlan:
     tail: PartCode
     last_layer: str | None
     constants: dict[str, Tensor] = field(default_factory=dict)
+    moved_to: str | None = None
 
 
 class Part(nn.Module):
@@ -88,24 +90,30 @@ class Part(nn.Module):
         return copy
 
 
-def plan_stages(network: nn.Module, example_shape: tuple[int, ...], key: Hashable | None = None) -> StagePlan:
+def plan_stages(
+    network: nn.Module,
+    example_shape: tuple[int, ...],
+    key: Hashable | None = None,
+    freeze_until: str | None = None,
+) -> StagePlan:
     """Find where to cut ``network``.
 
     Args:
         network: The whole network, classifier included. It is not changed.
         example_shape: Shape of an input, ``(N, C, H, W)``, large enough that no level of resolution vanishes.
         key: Architecture and options; a second call with the same key returns the first one's plan.
+        freeze_until: One of the cuts, to which the boundary of the stage around it moves; None leaves all.
 
     Raises:
         GraftError: The network cannot be traced, has no classifier at its end, or cannot be cut before it.
     """
-    if key is not None and key in _plans:
-        return _plans[key]
+    if key is not None and (key, freeze_until) in _plans:
+        return _plans[key, freeze_until]
     evaluated, trained = trace(network, training=False), trace(network, training=True)
     shapes = propagate_shapes(network, evaluated, example_shape)
     features, is_linear = find_features(network, evaluated)
     cuts = _cuts_up_to(evaluated, trained, features, shapes)
-    boundaries = choose_boundaries(network, evaluated, shapes, cuts)
+    boundaries = _move(choose_boundaries(network, evaluated, shapes, cuts), cuts, freeze_until)
     graphs = (trained, evaluated)
     starts = [None, *boundaries[:-1]]
     codes = [
@@ -126,10 +134,21 @@ def plan_stages(network: nn.Module, example_shape: tuple[int, ...], key: Hashabl
         tail=_compile(network, graphs, boundaries[-1], None, ()),
         last_layer=_last_linear(network, evaluated) if is_linear else None,
         constants=_take_constants(network),
+        moved_to=freeze_until,
     )
     if key is not None:
-        _plans[key] = plan
+        _plans[key, freeze_until] = plan
     return plan
+
+
+def _move(boundaries: list[str], cuts: list[str], freeze_until: str | None) -> list[str]:
+    """Return the boundaries, the one of the stage around ``freeze_until`` moved to it."""
+    if freeze_until is None:
+        return boundaries
+    five = boundaries + boundaries[-1:] * (STAGES - len(boundaries))
+    depth, _ = place_node(five, cuts, freeze_until)
+    five[depth - 1] = freeze_until
+    return list(dict.fromkeys(five))
 
 
 def cut(network: nn.Module, plan: StagePlan) -> tuple[list[Part], Part]:

@@ -6,6 +6,8 @@ What other files are made from it and from torchvision's own metadata, each is p
 - ``python -m graft.model.table --names`` prints ``src/graft/config/torchvision_names.py``;
 - ``python -m graft.model.table --models`` prints ``src/graft/config/torchvision_models.json``;
 - ``python -m graft.model.table --docs`` prints ``docs/stages.md``.
+
+``python -m graft.model.table --cuts resnet18`` prints the nodes that ``transfer.freeze_until`` takes.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graft.config.names import OWN_BACKBONES
 from graft.model.backbone import build_backbone, build_network, native_size, torchvision_names
+from graft.model.boundaries import place_node
 
 _OWN_SIZE = 32
 _HEADER = (
@@ -225,8 +228,21 @@ _FORMATS: dict[str, Callable[[], str]] = {
 }
 
 
+def list_cuts(name: str) -> Iterator[str]:
+    """List the nodes that ``transfer.freeze_until`` takes, in order, and the depth of natural boundaries."""
+    side = native_size(name) or _OWN_SIZE
+    network = build_network(name, num_classes=10, image_size=side, channels=3)
+    plan = build_backbone(network, name, side, 3).plan
+    for node in plan.cuts:
+        depth, is_natural = place_node(plan.boundaries, plan.cuts, node)
+        yield f"{node}  (freeze_depth={depth})" if is_natural else node
+
+
 def main(arguments: list[str]) -> None:
-    """Print the table, or a generated file."""
+    """Print the table, the nodes of one backbone, or a generated file."""
+    if len(arguments) == 2 and arguments[0] == "--cuts":
+        print("\n".join(list_cuts(arguments[1])))
+        return
     if len(arguments) == 1 and arguments[0] in _FORMATS:
         print(_FORMATS[arguments[0]]())
         return

@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from graft.config.names import PRETRAINED, ROW_BACKBONES, STAGES
 from graft.config.schema import AugmentConfig, Config, DataConfig, HeadConfig, LossConfig, OptimConfig
+from graft.plan.obstacles import effective_rounding
+
+#: Heads that are linear: on a frozen backbone they are probes, whatever the method is called.
+_LINEAR_HEADS = ("linear", "ridge")
 
 #: Heads that are not linear, and train alike under ``linear_probe`` and ``fine_tune`` at depth 5.
 _OTHER_HEADS = ("mlp", "cosine")
@@ -23,8 +27,10 @@ class _CanonicalText:
 
     @property
     def text(self) -> str:
-        """Canonical text, the same for the same values."""
-        return shlex.join(f"{key}={_plain(value)}" for key, value in asdict(self).items())  # type: ignore[call-overload]
+        """Canonical text, the same for the same values; what has its default is left out."""
+        defaults = {item.name: item.default for item in fields(self)}  # type: ignore[arg-type]
+        said = {key: value for key, value in asdict(self).items() if value != defaults[key]}  # type: ignore[call-overload]
+        return shlex.join(f"{key}={_plain(value)}" for key, value in said.items())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -35,14 +41,19 @@ class _CanonicalText:
         """
         words = dict(word.split("=", 1) for word in shlex.split(text))
         kinds = {item.name: item.type for item in fields(cls)}  # type: ignore[arg-type]
-        if set(words) != set(kinds):
+        needed = {item.name for item in fields(cls) if item.default is MISSING}  # type: ignore[arg-type]
+        if not needed <= set(words) <= set(kinds):
             raise ValueError(f"expected the words {sorted(kinds)}, but got {sorted(words)}")
         return cls(**{key: int(value) if kinds[key] == "int" else value for key, value in words.items()})
 
 
 @dataclass(frozen=True)
 class Arm(_CanonicalText):
-    """What is compared."""
+    """What is compared.
+
+    Attributes:
+        freeze_until: The node up to which it is frozen, empty where that is the end of a natural stage.
+    """
 
     backbone: str
     weights: str
@@ -52,6 +63,7 @@ class Arm(_CanonicalText):
     loss: str
     augment: str
     input: str
+    freeze_until: str = ""
 
     @property
     def from_scratch(self) -> bool:
@@ -61,10 +73,11 @@ class Arm(_CanonicalText):
     @property
     def label(self) -> str:
         """Short name for tables and figures."""
-        frozen = f", frozen to {self.freeze_depth}" if self.freeze_depth else ""
+        frozen = f", frozen to {self.freeze_until or self.freeze_depth}" if self.freeze_depth else ""
+        solved = self.method == "linear_probe" and self.head == "ridge"
         method = {
             "from_scratch": "from scratch",
-            "linear_probe": "linear probe",
+            "linear_probe": "ridge probe" if solved else "linear probe",
             "fine_tune": f"fine-tune{frozen}",
             "random_features": f"random features{frozen}",
         }[self.method]
@@ -72,7 +85,11 @@ class Arm(_CanonicalText):
         parts += [self.weights.partition("@")[0]] if self.weights != "none" else []
         parts += [
             value
-            for value, usual in ((self.head, "linear"), (self.loss, "cross_entropy"), (self.augment, "none"))
+            for value, usual in (
+                (self.head, "ridge" if solved else "linear"),
+                (self.loss, "cross_entropy"),
+                (self.augment, "none"),
+            )
             if value != usual
         ]
         return " · ".join(parts)
@@ -81,7 +98,9 @@ class Arm(_CanonicalText):
     def twin(self) -> Arm:
         """The from-scratch arm that answers this one."""
         head = re.sub(r"\(init=from_weights\)|init=from_weights,|,init=from_weights", "", self.head)
-        return replace(self, weights="none", method="from_scratch", freeze_depth=0, head=head)
+        head = "linear" if head == "ridge" else head
+        scratch = {"weights": "none", "method": "from_scratch", "freeze_depth": 0, "freeze_until": ""}
+        return replace(self, **scratch, head=head)  # type: ignore[arg-type]
 
 
 def normalise(config: Config, *, grid: bool = False) -> Config:
@@ -89,7 +108,7 @@ def normalise(config: Config, *, grid: bool = False) -> Config:
 
     ``fine_tune`` at depth 5 with a linear head *is* ``linear_probe``; with an ``mlp`` or ``cosine``
     head, which trains alike under both, both are ``fine_tune``. In a grid the depth axis
-    applies to pretrained arms only: from scratch loses its depth and a head from the weights;
+    applies to pretrained arms only: from scratch loses its depth, and its head where that needs weights;
     the linear probe gets its own depth, and random features that freeze nothing are from scratch.
 
     Args:
@@ -102,15 +121,34 @@ def normalise(config: Config, *, grid: bool = False) -> Config:
     if grid and transfer.method == "random_features" and transfer.freeze_depth == 0:
         transfer = replace(transfer, method="from_scratch")
     if grid and transfer.method == "from_scratch":
-        transfer = replace(transfer, freeze_depth=0)
-        head = replace(head, init="new") if head.init == "from_weights" else head
+        transfer, head = replace(transfer, freeze_depth=0, freeze_until=None), _without_weights(head)
     if grid and transfer.method == "linear_probe":
-        transfer = replace(transfer, freeze_depth=STAGES)
-    if transfer.method == "fine_tune" and transfer.freeze_depth == STAGES and config.head.name == "linear":
+        transfer = replace(transfer, freeze_depth=STAGES, freeze_until=None)
+    if transfer.method == "fine_tune" and transfer.freeze_depth == STAGES and head.name in _LINEAR_HEADS:
         transfer = replace(transfer, method="linear_probe")
     if transfer.method == "linear_probe" and transfer.freeze_depth == STAGES and head.name in _OTHER_HEADS:
         transfer = replace(transfer, method="fine_tune")
     return replace(config, transfer=transfer, head=head)
+
+
+def _without_weights(head: HeadConfig) -> HeadConfig:
+    """Return the head as from scratch has it: new, and trained where it is solved on frozen features."""
+    name = "linear" if head.name == "ridge" else head.name
+    return replace(head, name=name, init="new" if head.init == "from_weights" else head.init)
+
+
+def place_cut(config: Config, depth: int | None, natural: bool) -> Config:
+    """Return the one spelling of ``transfer.freeze_until``, which a node at the end of a stage does not need.
+
+    Args:
+        config: The configuration.
+        depth: The stage that the node ends, None where no node is named.
+        natural: Whether that stage ends there anyway.
+    """
+    if depth is None:
+        return config
+    until = None if natural else config.transfer.freeze_until
+    return replace(config, transfer=replace(config.transfer, freeze_depth=depth, freeze_until=until))
 
 
 def make_twin(config: Config) -> Config | None:
@@ -124,9 +162,9 @@ def make_twin(config: Config) -> Config | None:
         return None
     return replace(
         config,
-        transfer=replace(config.transfer, method="from_scratch", freeze_depth=0),
+        transfer=replace(config.transfer, method="from_scratch", freeze_depth=0, freeze_until=None),
         backbone=replace(config.backbone, allow_partial=False),
-        head=replace(config.head, init="new") if config.head.init == "from_weights" else config.head,
+        head=_without_weights(config.head),
         optim=replace(config.optim, backbone_lr_multiplier=1.0),
     )
 
@@ -151,14 +189,26 @@ def describe_arm(config: Config, weights_name: str, input_name: str) -> Arm:
         loss=_named(effective_loss(config.loss) | effective_balance(config.data)),
         augment=_named(effective_augment(config.augment)),
         input=input_name,
+        freeze_until=config.transfer.freeze_until or "",
     )
 
 
 def describe_trial(config: Config) -> str:
-    """Return the canonical text of all ``optim`` values in effect and the batch size."""
-    return _words(
-        effective_optim(config.optim, config.transfer.freeze_depth) | {"batch_size": config.data.batch_size}
-    )
+    """Return the canonical text of how the run is tuned."""
+    return _words(effective_tuning(config))
+
+
+def effective_tuning(config: Config) -> dict[str, Any]:
+    """Return the ``optim`` values in effect and the batch size; of a head that is solved, its strengths.
+
+    With them goes what activations are rounded to, where they are.
+    """
+    rounding = effective_rounding(config)
+    rounded = {"activations": rounding} if rounding else {}
+    if config.head.name == "ridge":
+        return {"strengths": sorted(set(config.head.strengths)), **rounded}
+    optim = effective_optim(config.optim, config.transfer.freeze_depth)
+    return optim | {"batch_size": config.data.batch_size, **rounded}
 
 
 def effective_backbone(config: Config) -> dict[str, Any]:
@@ -171,6 +221,8 @@ def effective_backbone(config: Config) -> dict[str, Any]:
 def effective_head(head: HeadConfig) -> dict[str, Any]:
     """Return the knobs of a head that have an effect."""
     knobs: dict[str, Any] = {"name": head.name}
+    if head.name == "ridge":
+        return knobs
     if head.init != "new":
         knobs["init"] = head.init
     if head.name == "mlp":

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graft.config.names import PRETRAINED, STAGES
-from graft.config.schema import Config
 from graft.plan.arms import effective_augment, effective_backbone
+from graft.plan.obstacles import effective_rounding
+from graft.plan.obstacles import find_obstacle as find_obstacle
 from graft.plan.spec import RunSpec
 
-#: Heads that train together at most: what a kill in the middle may cost.
+#: Heads that train alone: the kept layers of a classifier draw, and ridge is solved at once.
+_ALONE = ("pretrained_classifier", "ridge")
+
+#: Heads that train together at most, and steps of a head times heads: what a kill in the middle may cost.
 LARGEST_GROUP = 64
+_MOST_HEAD_STEPS = 400_000
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class SharedPrefix:
         weights: What fills the frozen stages.
         precision: Arithmetic.
         views: Which deterministic versions of the training images are seen, empty for the images themselves.
+        moved_to: The node to which the end of stage ``moved`` was moved, empty where all ends are natural.
+        moved: That stage.
+        rounded_to: Numbers that what leaves the frozen stages is rounded to, empty for exact ones.
     """
 
     data: str
@@ -36,22 +44,24 @@ class SharedPrefix:
     weights: str
     precision: str
     views: str = ""
+    moved_to: str = ""
+    moved: int = 0
+    rounded_to: str = ""
 
 
-def find_obstacle(config: Config) -> str:
-    """Say why a run shares no activations, in words for the plan and the report; empty where it does."""
-    augment = config.augment
-    if config.transfer.freeze_depth == 0:
-        return "all stages train"
-    if augment.mixup or augment.cutmix:
-        return "mixup and cutmix make new images at every step"
-    if augment.name != "none" and augment.views is None:
-        return "augmentation makes new images at every step; `augment.views=4` makes four of each"
-    if config.trainer.limit_batches is not None:
-        return "`trainer.limit_batches` looks at a part of the images only"
-    if config.trainer.devices * config.trainer.num_nodes > 1:
-        return "several devices"
-    return ""
+@dataclass(frozen=True)
+class Sharing:
+    """What a sweep decided for one of its runs.
+
+    Attributes:
+        boundary: The stage after which stored activations are read, 0 for the images themselves.
+        seconds: The run's share of the time that was spent on computing them.
+        reason: Why it reads the images, where it could share and does not.
+    """
+
+    boundary: int
+    seconds: float = 0.0
+    reason: str = ""
 
 
 def find_prefix(spec: RunSpec) -> SharedPrefix | None:
@@ -62,46 +72,59 @@ def find_prefix(spec: RunSpec) -> SharedPrefix | None:
     options = effective_backbone(config)
     drawn = config.transfer.method not in PRETRAINED or config.backbone.allow_partial
     weights = (facts.weights_sha256 or "random") + (f"+seed={config.seed}" if drawn else "")
-    augment = effective_augment(config.augment)
+    augment, until = effective_augment(config.augment), config.transfer.freeze_until
     return SharedPrefix(
         data=facts.data_digest,
         preprocessing=_canonical(dict(facts.preprocessing)),
         backbone=f"{config.backbone.name}{_canonical(options) if options else ''}",
         weights=weights,
-        precision=facts.precision,
+        precision=facts.precision + ("+channels_last" if config.trainer.channels_last else ""),
         views=f"{_canonical(augment)}+seed={config.seed}" if augment["name"] != "none" else "",
+        moved_to=until or "",
+        moved=config.transfer.freeze_depth if until else 0,
+        rounded_to=effective_rounding(config) or "",
     )
 
 
-def group_runs(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+def group_runs(
+    specs: Sequence[RunSpec], steps: Mapping[str, int], heads: Mapping[str, int], workers: int = 1
+) -> list[list[RunSpec]]:
     """Put runs together whose heads can train in one pass, each group where its first run stands.
 
     Such runs freeze the whole backbone and share its features; their heads draw nothing while they train, and
     take as many steps with as many validations. Rates, decays, seeds, losses and labelled images may differ.
+
+    Args:
+        specs: Runs, in the order in which they are to run.
+        steps: Optimizer steps of each run, by its key.
+        heads: How many heads like its own fit into memory, by run key.
+        workers: How many groups can train side by side; there are groups for all of them.
     """
-    groups: list[list[RunSpec]] = []
-    latest: dict[str, list[RunSpec]] = {}
+    together: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        name = _name_of_group(spec)
-        group = latest.get(name) if name else None
-        if group is None or len(group) >= LARGEST_GROUP:
-            group = []
-            groups.append(group)
-            latest[name] = group
-        group.append(spec)
-    return groups
+        together.setdefault(_name_of_group(spec, steps[spec.key]) or spec.key, []).append(spec)
+    groups = []
+    for members in together.values():
+        key = members[0].key
+        most = max(1, min(LARGEST_GROUP, heads[key], _MOST_HEAD_STEPS // max(1, steps[key])))
+        parts = max(-(-len(members) // most), min(workers, len(members)))
+        size = -(-len(members) // parts)
+        groups += [members[start : start + size] for start in range(0, len(members), size)]
+    place = {spec.key: number for number, spec in enumerate(specs)}
+    return sorted(groups, key=lambda group: place[group[0].key])
 
 
-def _name_of_group(spec: RunSpec) -> str:
+def _name_of_group(spec: RunSpec, steps: int) -> str:
     """Return what the runs of a group share, empty for a run that trains alone."""
-    config, prefix = spec.config, find_prefix(spec)
-    draws = config.head.name == "mlp" and config.head.dropout > 0
-    if prefix is None or config.transfer.freeze_depth != STAGES or draws or prefix.views:
+    config, facts, prefix = spec.config, spec.facts, find_prefix(spec)
+    alone = config.head.name in _ALONE or (config.head.name == "mlp" and config.head.dropout > 0)
+    alone = alone or facts.precision == "16-mixed" or config.trainer.accumulate > 1
+    if prefix is None or not config.reuse.enabled or prefix.views or alone:
         return ""
-    if config.head.name == "pretrained_classifier":  # its kept layers draw, too
+    if config.transfer.freeze_depth != STAGES:
         return ""
     shared = [vars(prefix), spec.condition, spec.labels, spec.folds, config.data.batch_size]
-    shared += [config.trainer.accumulate, config.tracking.experiment, config.head.name]
+    shared += [steps, config.tracking.experiment, config.head.name]
     return hashlib.sha256(_canonical(shared).encode()).hexdigest()
 
 

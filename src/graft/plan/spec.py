@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from graft.config.names import AUTO_METRIC, PRETRAINED
+from graft.config.names import AUTO_METRIC, PRETRAINED, ROW_BACKBONES
 from graft.config.schema import Config
 from graft.plan.arms import (
     Arm,
@@ -19,8 +19,9 @@ from graft.plan.arms import (
     effective_balance,
     effective_head,
     effective_loss,
-    effective_optim,
+    effective_tuning,
     normalise,
+    place_cut,
 )
 from graft.plan.replicates import Replicate
 
@@ -37,7 +38,8 @@ _KEYED_ELSEWHERE = frozenset(
         ),
         "augment": ("name", "mixup", "cutmix", "views"),
         "backbone": ("weights", "hidden_size", "layers"),
-        "trainer": ("precision",),
+        "trainer": ("precision", "channels_last", "compile"),
+        "reuse": ("dtype",),
     }.items()
     for name in names
 )  # fmt: skip
@@ -63,10 +65,13 @@ class Facts:
         weights_name: Name for people, without a path.
         preprocessing: The preprocessing in effect, from the weights or overridden.
         precision: Arithmetic after ``auto`` was resolved.
+        precision_reason: How ``auto`` was resolved, for people; empty where nobody asked for it.
         grouped: Whether the images have groups, which splits do not divide.
         split_sha256: Hash of the split that is replayed, None where a split is made.
         metric: What ``metric=auto`` means for these images.
         processes: Processes times micro-batches where a BatchNorm trains on the statistics of each, else 1.
+        cut_depth: The stage that the node of ``transfer.freeze_until`` ends, None where none is named.
+        cut_is_natural: Whether that stage ends there anyway.
     """
 
     data_digest: str
@@ -79,6 +84,9 @@ class Facts:
     grouped: bool = False
     split_sha256: str | None = None
     metric: str = "accuracy"
+    precision_reason: str = ""
+    cut_depth: int | None = None
+    cut_is_natural: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,8 +118,13 @@ def specify(config: Config, facts: Facts, *, grid: bool = False) -> RunSpec:
         grid: Whether the configuration is a cell of a grid, see `normalise`.
     """
     config = normalise(config, grid=grid)
+    if config.transfer.freeze_until is not None:
+        config = normalise(place_cut(config, facts.cut_depth, facts.cut_is_natural), grid=grid)
     if config.metric == AUTO_METRIC:
         config = replace(config, metric=facts.metric)
+    laid_out = config.trainer.channels_last and config.backbone.name not in ROW_BACKBONES
+    trainer = replace(config.trainer, precision=facts.precision, channels_last=laid_out)
+    config = replace(config, trainer=trainer)
     facts = (
         facts
         if config.transfer.method in PRETRAINED
@@ -157,14 +170,19 @@ def _keyed(config: Config, facts: Facts) -> dict[str, Any]:
         knobs = {key: value for key, value in knobs.items() if not key.startswith(f"{section}.")}
     knobs |= {f"augment.{key}": value for key, value in effective_augment(config.augment).items()}
     knobs |= {f"data.{key}": value for key, value in effective_balance(config.data).items()}
+    tuning = effective_tuning(config)
+    knobs |= {name: tuning.pop(name) for name in ("batch_size",) if name in tuning}
     knobs |= {
         "backbone.options": effective_backbone(config),
         "head": effective_head(config.head),
         "loss": effective_loss(config.loss),
-        "optim": effective_optim(config.optim, config.transfer.freeze_depth),
-        "batch_size": config.data.batch_size,
+        "optim": tuning,
         "result_version": RESULT_VERSION,
     }
+    if config.transfer.freeze_until is None:
+        knobs.pop("transfer.freeze_until")
+    for name in ("channels_last", "compile"):  # they move last digits only: in the key, not in the condition
+        knobs |= {f"trainer.{name}": True} if getattr(config.trainer, name) else {}
     if facts.weights_sha256 is None:
         knobs.pop("backbone.allow_partial")
     return knobs | _fact_values(config, facts, knobs)

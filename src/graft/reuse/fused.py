@@ -24,6 +24,7 @@ from graft.data.batches import Batch, EvaluationBatches, TrainingBatches
 from graft.data.datamodule import ImageDataModule
 from graft.errors import DivergedError, RunInterrupted
 from graft.model.classifier import Classifier
+from graft.reuse.stepping import Schedules, Stepper
 from graft.train.callbacks import BestWeights, record_round
 from graft.train.fit import Budget, Fitted, build_run_loss, count_images, without_advice
 from graft.train.metrics import measure
@@ -57,7 +58,7 @@ class _Side:
     run: HeadRun
     task: TransferTask
     best: BestWeights
-    scheduler: Any = None
+    stepper: Stepper | None = None
     failure: Exception | None = None
     steps: int = 0
 
@@ -100,33 +101,29 @@ class FusedTask(pl.LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         """Make the optimizer and the schedule of every head; the heads step by themselves."""
         made = [side.task.configure_optimizers() for side in self.sides]
+        schedules = Schedules(self.budget.total_steps)
         for side, parts in zip(self.sides, made, strict=True):
-            side.scheduler = parts["lr_scheduler"]["scheduler"]
+            rates = parts["lr_scheduler"]["scheduler"].base_lrs
+            side.stepper = Stepper(side.task, rates, schedules.find(side.task.optim))
         return [parts["optimizer"] for parts in made]
 
-    def training_step(self, batch: Mapping[int, Batch], _: int) -> None:
+    def training_step(self, batch: Mapping[int, Batch], batch_idx: int) -> None:
         """Take one optimizer step with every head that still trains."""
         if self.stop.signum:
             raise RunInterrupted(self.stop.signum)
-        for side in self.sides:
-            if side.trains:
-                self._take_step(side, batch[side.run.draw])
+        training = [(side, side.stepper) for side in self.sides if side.trains and side.stepper is not None]
+        losses = [side.task.training_step(batch[side.run.draw], 0) for side, _ in training]
+        for _, stepper in training:
+            stepper.clear()
+        torch.autograd.backward(
+            losses
+        )  # the heads share no parameter: each gets the gradient of its own loss
+        for own, stepper in training:
+            stepper.step()
+            own.steps += 1
         self.step += 1
         if self.progress is not None:
             self.progress(self.step)
-
-    def _take_step(self, side: _Side, batch: Batch) -> None:
-        task, optimizer = side.task, side.task.optimizer
-        assert optimizer is not None
-        loss = task.training_step(batch, 0)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        clip = task.optim.gradient_clip
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(task.trained, clip)
-        optimizer.step()
-        side.scheduler.step()
-        side.steps += 1
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the evaluation before."""

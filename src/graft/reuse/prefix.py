@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.data.image_set import Int64Array, UInt8Array
 from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import normalise
+from graft.errors import RunFailedError
 from graft.model.backbone import Backbone
-from graft.reuse.store import ActivationStore, Entry, EntryName
+from graft.reuse.entries import EntryName
+from graft.reuse.store import ActivationStore, Entry
 
 #: Told (done, total).
 Progress = Callable[[int, int], None]
@@ -36,7 +38,7 @@ class Prefix:
         precision: ``32``, ``bf16-mixed`` or ``16-mixed``.
         batch_size: Images at once; another number moves activations in their last digits.
         device: Where to compute.
-        dtype: What activations are stored as, None for the type they have.
+        dtype: What activations are rounded to, None for nothing: they are stored as they are.
         augment: Makes the version of the images that is seen, given uint8 images and their positions; None
             for the images as they are.
     """
@@ -71,12 +73,13 @@ class Prefix:
             images = torch.from_numpy(np.array(self.pixels[rows])).to(self.device)
             seen = self.augment(images, rows) if self.augment else images
             x = normalise(seen, self.preprocessing)
-        with self._arithmetic():
+        with self.arithmetic():
             for number in range(start + 1, self.depth + 1):
                 x = self.backbone.stage(number)(x)
         return x[:count]
 
-    def _arithmetic(self) -> contextlib.AbstractContextManager[object]:
+    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
+        """Return what makes torch compute in the precision of the run."""
         if self.precision == "32":
             return contextlib.nullcontext()
         kind = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
@@ -101,13 +104,16 @@ def prepare_activations(
         The entry, or None where they do not fit into the budget or onto the disk, or cannot be written: the
         plain path then serves.
     """
+    if prefix.backbone.frozen_depth < prefix.depth:
+        raise ValueError(
+            f"expected {prefix.depth} frozen stages to share, but only {prefix.backbone.frozen_depth} are"
+        )
     prefix.backbone.eval().to(prefix.device)
     example = prefix.compute(rows[:1])
-    name, dtype = prefix.name(prefix.depth), prefix.dtype or example.dtype
+    name, dtype = _name_kept(prefix), prefix.dtype or example.dtype
     try:
-        entry = store.open(name, len(prefix.pixels), tuple(example.shape[1:]), dtype)
         with store.locked(name):
-            entry.refresh()
+            entry = store.open(name, len(prefix.pixels), tuple(example.shape[1:]), dtype)
             missing = entry.missing(rows)
             if len(missing) == 0:
                 return entry
@@ -121,9 +127,43 @@ def prepare_activations(
     return entry
 
 
+def _name_kept(prefix: Prefix) -> EntryName:
+    """Return the name of what is stored: rounded activations are others than exact ones."""
+    name = prefix.name(prefix.depth)
+    return replace(name, dtype=str(prefix.dtype).removeprefix("torch.")) if prefix.dtype else name
+
+
+def round_after(backbone: Backbone, depth: int, dtype: torch.dtype) -> None:
+    """Make a backbone round what leaves a stage, as the store does, whoever computes it.
+
+    So a run that finds no room in the store gets the numbers of one that does.
+    """
+
+    def round_(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return round_to(output, dtype).to(output.dtype)
+
+    backbone.stage(depth).register_forward_hook(round_)
+
+
+def round_to(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``values`` in another type of numbers.
+
+    Raises:
+        RunFailedError: They are too large for it.
+    """
+    rounded = values.to(dtype)
+    if dtype == torch.float16 and bool((rounded.isinf() & values.isfinite()).any()):
+        raise RunFailedError(
+            f"Expected activations of at most 65,504 with `reuse.dtype=float16`, but got "
+            f"{float(values.abs().max()):,.0f}. Use `reuse.dtype=bfloat16` or float32."
+        )
+    return rounded
+
+
 def _find_source(store: ActivationStore, prefix: Prefix, rows: Int64Array) -> tuple[Entry | None, int]:
-    """Return the deepest stored activations before the boundary that have all ``rows``, and their stage."""
-    for depth in range(prefix.depth - 1, 0, -1):
+    """Return the deepest exact activations, up to the boundary, that have all ``rows``, and their stage."""
+    deepest = prefix.depth if prefix.dtype else prefix.depth - 1
+    for depth in range(deepest, 0, -1):
         entry = store.find(prefix.name(depth))
         if entry is not None and entry.count == len(prefix.pixels) and len(entry.missing(rows)) == 0:
             return entry, depth
@@ -143,7 +183,7 @@ def _fill(
     first = held = 0
     for begin in range(0, len(missing), prefix.batch_size):
         batch = missing[begin : begin + prefix.batch_size]
-        parts.append(prefix.compute(batch, source, start).to(entry.dtype).cpu())
+        parts.append(round_to(prefix.compute(batch, source, start), entry.dtype).cpu())
         held += len(batch)
         done = begin + len(batch)
         if held * entry.row_bytes >= _COMMIT_BYTES or done == len(missing):

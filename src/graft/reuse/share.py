@@ -15,8 +15,9 @@ from graft.data.batches import Activations, Rows
 from graft.data.image_set import Int64Array
 from graft.data.transforms import augment_views, build_augmentation
 from graft.plan.groups import SharedPrefix
+from graft.reuse.entries import EntryName
 from graft.reuse.prefix import Prefix, Progress, prepare_activations
-from graft.reuse.store import ActivationStore, Entry, EntryName
+from graft.reuse.store import ActivationStore, Entry
 
 #: Seconds per image of the frozen stages that this process has measured.
 _speeds: dict[str, float] = {}
@@ -44,12 +45,14 @@ class Shared:
     """What a run got.
 
     Attributes:
+        boundary: The stage after which they stand.
         activations: In the place of images.
         seconds: Spent on computing what was missing.
         seconds_per_image: What the frozen stages cost this machine, for one image.
         faults: Damaged activations that were computed again.
     """
 
+    boundary: int
     activations: Activations
     seconds: float
     seconds_per_image: float
@@ -70,7 +73,7 @@ def name_entries(shared: SharedPrefix, view: int | None = None) -> Callable[[int
             preprocessing=json.loads(shared.preprocessing),
             backbone=shared.backbone,
             weights=shared.weights,
-            boundary=str(depth),
+            boundary=f"until {shared.moved_to}" if depth == shared.moved else str(depth),
             precision=shared.precision,
             view=None if view is None else f"{shared.views}:{view}",
         )
@@ -130,7 +133,7 @@ def share_activations(
     rows: list[Rows] = [StoredRows(entry, native) for entry in found]
     faults = tuple(fault for entry in found for fault in entry.faults)
     seconds = time.perf_counter() - started
-    return Shared(Activations(rows[0], rows[1:]), seconds, seconds_per_image, faults)
+    return Shared(prefix.depth, Activations(rows[0], rows[1:]), seconds, seconds_per_image, faults)
 
 
 def _measure(prefix: Prefix, name: str, rows: Int64Array) -> float:

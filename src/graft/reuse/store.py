@@ -23,13 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from graft.data.image_set import Int64Array
-
-#: Raise it when code changes activations or the layout of an entry.
-STORE_VERSION = 1
+from graft.reuse.entries import FILES, EntryName, evict, hold_entry, read_about, read_journal
 
 #: How activations lie on disk; numpy knows no bfloat16.
 _ON_DISK: Mapping[torch.dtype, type[np.generic]] = {
@@ -45,35 +42,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 #: Journal lines whose hashes this process has checked or written, with the inode of the rows they speak of.
 _verified: set[tuple[int, str]] = set()
-
-
-@dataclass(frozen=True)
-class EntryName:
-    """What activations depend on.
-
-    Attributes:
-        data: Digest of the images.
-        preprocessing: How images become inputs, mean and std included.
-        backbone: Architecture with its options.
-        weights: What fills the frozen stages: a sha256, or how they were drawn.
-        boundary: The last frozen stage, 1 to 5, or the name of a node.
-        precision: Arithmetic of the frozen stages.
-        view: Which augmented version of the images, None for the images themselves.
-    """
-
-    data: str
-    preprocessing: Mapping[str, Any]
-    backbone: str
-    weights: str
-    boundary: str
-    precision: str
-    view: str | None = None
-
-    @property
-    def digest(self) -> str:
-        """A short name of all this, hex."""
-        text = json.dumps([STORE_VERSION, asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @dataclass
@@ -101,9 +69,10 @@ class Entry:
         with (self.folder / "rows.bin").open("ab") as file:
             if file.tell() < size:
                 file.truncate(size)  # holes: no disk is used
-        self._rows = np.memmap(
+        mapped = np.memmap(
             self.folder / "rows.bin", dtype=_ON_DISK[self.dtype], mode="r+", shape=(self.count, *self.shape)
         )
+        self._rows = np.asarray(mapped)  # a plain array on the same memory is indexed faster
         self.refresh()
 
     @property
@@ -114,14 +83,11 @@ class Entry:
     def refresh(self) -> None:
         """Look at what is there now; rows whose hash is wrong are not."""
         self._there = np.zeros(self.count, dtype=np.bool_)
-        journal = self.folder / "journal.jsonl"
         inode = (self.folder / "rows.bin").stat().st_ino
-        for line in journal.read_text().splitlines() if journal.exists() else []:
-            try:
-                said = json.loads(line)
-                rows, expected = _expand(said["rows"]), str(said["sha256"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a process that was killed
+        for line, spans, expected in read_journal(self.folder):
+            if not all(0 <= first <= end <= self.count for first, end in spans):
+                continue  # speaks of no image of this set
+            rows = _expand(spans)
             if (inode, line) not in _verified and self._hash(rows) != expected:
                 self._there[rows] = False
                 self.faults.append(f"{len(rows)} activations in {self.folder}")
@@ -189,9 +155,10 @@ class ActivationStore:
         """
         folder = self.root / name.digest
         about = {"count": count, "shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
-        folder.mkdir(parents=True, exist_ok=True)
+        about["name"] = asdict(name)
         with self.locked(name):
-            if _read_json(folder / "about.json") not in (about, None) or _is_foreign(folder):
+            folder.mkdir(exist_ok=True)
+            if any(path.name not in FILES for path in folder.iterdir()) or not _fits(folder, about):
                 shutil.rmtree(folder)
                 folder.mkdir()
             if not (folder / "about.json").exists():
@@ -202,64 +169,34 @@ class ActivationStore:
     def find(self, name: EntryName) -> Entry | None:
         """Open an entry only where there is one."""
         folder = self.root / name.digest
-        about = _read_json(folder / "about.json")
+        about = read_about(folder)
         try:
-            dtype = DTYPES[about["dtype"]]
-            return Entry(folder, int(about["count"]), tuple(about["shape"]), dtype)
-        except (OSError, TypeError, KeyError, ValueError):
+            return Entry(folder, int(about["count"]), tuple(about["shape"]), DTYPES[about["dtype"]])
+        except (OSError, KeyError, ValueError):
             return None
 
     @contextlib.contextmanager
     def locked(self, name: EntryName) -> Iterator[None]:
-        """Hold an entry: whoever else wants to compute it waits, and then finds it there."""
+        """Hold an entry: whoever else wants to compute it waits, and then finds it there.
+
+        Who holds it may ask for it again.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f"{name.digest}.lock"):
+        with hold_entry(self.root, name.digest):
             yield
 
     def make_room(self, needed: int, keep: Sequence[str] = ()) -> bool:
         """Throw away the least recently used entries until ``needed`` bytes fit; say whether they do.
 
-        Files that another process has mapped live on until it lets go of them.
+        Entries that another process holds stay.
 
         Args:
             needed: Bytes that are about to be written.
             keep: Digests of entries that stay.
         """
-        entries = self.list()
-        used = sum(entry.disk_bytes for entry in entries)
-        for entry in sorted(entries, key=lambda entry: entry.used):
-            if used + needed <= self.disk_bytes:
-                break
-            if entry.digest not in keep:
-                shutil.rmtree(self.root / entry.digest, ignore_errors=True)
-                used -= entry.disk_bytes
+        _, used = evict(self.root, self.disk_bytes - needed, keep)
         free = shutil.disk_usage(self.root).free if self.root.exists() else needed
         return used + needed <= self.disk_bytes and needed <= free
-
-    def list(self) -> list[StoredEntry]:
-        """Return what is stored."""
-        found = []
-        for folder in sorted(self.root.glob("*")) if self.root.is_dir() else []:
-            with contextlib.suppress(OSError):  # another process may be throwing it away
-                if folder.is_dir():
-                    blocks = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
-                    found.append(StoredEntry(folder.name, blocks, folder.stat().st_mtime))
-        return found
-
-
-@dataclass(frozen=True)
-class StoredEntry:
-    """One entry as it lies on disk.
-
-    Attributes:
-        digest: Its name.
-        disk_bytes: What it takes.
-        used: When it was opened last, unix seconds.
-    """
-
-    digest: str
-    disk_bytes: int
-    used: float
 
 
 def _to_disk(values: Tensor) -> npt.NDArray[Any]:
@@ -280,7 +217,7 @@ def _compress(rows: Int64Array) -> list[list[int]]:
     return [[int(rows[first]), int(rows[last - 1]) + 1] for first, last in _spans(rows)]
 
 
-def _expand(spans: list[list[int]]) -> Int64Array:
+def _expand(spans: Sequence[tuple[int, int]]) -> Int64Array:
     parts = [np.arange(first, last, dtype=np.int64) for first, last in spans]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
@@ -291,17 +228,9 @@ def _write_all(file: int, content: memoryview, place: int) -> None:
         content, place = content[written:], place + written
 
 
-def _is_foreign(folder: Path) -> bool:
-    return any(path.name not in ("about.json", "rows.bin", "journal.jsonl") for path in folder.iterdir())
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return {}
+def _fits(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Say whether an entry is what it should be, or has not begun yet."""
+    return not (folder / "about.json").exists() or read_about(folder) == json.loads(json.dumps(about))
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -13,7 +13,7 @@ from graft.sweep.retry import Attempt, advise, plan_retry
 from graft.sweep.stopping import Stop
 from graft.track.closing import LOG, close_run
 from graft.track.store import Store
-from graft.track.writer import RunWriter, start_run
+from graft.track.writer import RunWriter, resume_run, start_run
 
 
 @dataclass
@@ -51,7 +51,9 @@ class Bookkeeper:
         if outcome.status != "finished":
             advice = advise(attempt.spec, outcome)
             outcome = replace(outcome, reason=f"{outcome.reason}. {advice}" if advice else outcome.reason)
-            if run_id is None:
+            if run_id is None and outcome.status == "pruned":
+                record_pruned(self.store, self.parent_id, attempt.spec, outcome)
+            elif run_id is None:
                 record_unstarted(self.store, self.parent_id, attempt.spec, outcome, log)
             else:
                 self._close(outcome, run_id, log)
@@ -64,6 +66,14 @@ class Bookkeeper:
     def _close(self, outcome: Outcome, run_id: str | None, log: str, *, transient: bool = False) -> None:
         if run_id is not None:
             close_run(self.store, run_id, outcome.status, outcome.reason, log or None, transient=transient)
+
+
+def record_pruned(store: Store, parent_id: str, spec: RunSpec, outcome: Outcome) -> None:
+    """Record a run whose trial was cut before it began; a record from another time serves again."""
+    with contextlib.suppress(StoreAwayError):
+        notes: dict[str, str] = {}
+        writer = resume_run(store, spec, parent_id=parent_id, notes=notes)
+        (writer or start_run(store, spec, parent_id=parent_id, notes=notes)).end("pruned", outcome.reason)
 
 
 def record_unstarted(store: Store, parent_id: str, spec: RunSpec, outcome: Outcome, log: str = "") -> None:

@@ -21,7 +21,7 @@ from graft.plan.spec import RunSpec, specify
 from graft.sweep.bookkeeping import record_unstarted
 from graft.sweep.command import describe_overrides
 from graft.sweep.outcome import KILLED, Outcome, describe_error
-from graft.sweep.worker import describe_job, execute_job
+from graft.sweep.worker import Job, execute_job
 from graft.track.reader import find_finished, read_experiment
 from graft.track.store import Store
 
@@ -117,7 +117,7 @@ def execute_elsewhere(composed: DictConfig) -> dict[str, Any]:
         require_valid(config)
         spec = specify(config, gather_facts(config))
         key = spec.key
-        outcome = execute_job(describe_job(spec, config.sweep.parent))
+        outcome = execute_job(Job(spec, config.sweep.parent))
     except Exception as error:
         outcome = describe_error(key, error)
     if outcome.signum is not None:

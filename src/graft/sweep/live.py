@@ -75,7 +75,7 @@ class SweepView:
         self._counts[outcome.status] += 1
         if outcome.status == "finished" and outcome.val is not None:
             self._values.append((spec, outcome.val))
-        if outcome.status != "finished":
+        if outcome.status not in ("finished", "pruned"):
             said = f"{outcome.status}: {_name(spec)}: {outcome.reason}"
             self._console.print(said, style="red", markup=False, soft_wrap=True)
         ended = self._counts.total()
@@ -89,8 +89,10 @@ class SweepView:
             self._console.print(f"{ended} of {self._total} runs, about {left:.0f} s left")
 
     def _words(self) -> str:
-        failed = self._counts.total() - self._counts["finished"]
+        pruned = self._counts["pruned"]
+        failed = self._counts.total() - self._counts["finished"] - pruned
         said = [f"{self._counts['finished']} done", f"{self._under_way} running"]
+        said += [f"{pruned} pruned"] if pruned else []
         return ", ".join(said + ([f"{failed} failed"] if failed else []))
 
     def _render(self) -> Group:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from graft.errors import DivergedError, GraftError, RunFailedError, RunInterrupted, StoreAwayError
+from graft.errors import (
+    DivergedError,
+    GraftError,
+    PrunedError,
+    RunFailedError,
+    RunInterrupted,
+    StoreAwayError,
+)
 
 #: Why a run did not finish, where trying again may help.
 KILLED, AWAY, MEMORY = "killed", "away", "memory"
@@ -23,7 +30,7 @@ class Outcome:
 
     Attributes:
         key: Its run key.
-        status: ``finished``, ``failed``, ``killed`` or ``diverged``.
+        status: ``finished``, ``failed``, ``killed``, ``diverged`` or ``pruned``.
         reason: Why it did not finish.
         val: Value of the validation metric that chooses, None unless finished.
         mistake: Whether the reason is something that the user asked for.
@@ -67,6 +74,8 @@ def describe_error(key: str, error: BaseException) -> Outcome:
         return describe_interruption(key, asked)
     if isinstance(error, DivergedError):
         return Outcome(key, "diverged", str(error))
+    if isinstance(error, PrunedError):
+        return Outcome(key, "pruned", str(error))
     if isinstance(error, GraftError):
         cause = AWAY if isinstance(error, StoreAwayError) else ""
         return Outcome(key, "failed", str(error), mistake=not isinstance(error, RunFailedError), cause=cause)

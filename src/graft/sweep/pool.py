@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from graft.errors import RunFailedError
+from graft.plan.halving import Halving
 from graft.plan.spec import RunSpec
 from graft.sweep.devices import Place
 from graft.sweep.outcome import AWAY, Outcome, describe_death, describe_interruption
 from graft.sweep.retry import Attempt
+from graft.sweep.reuse import ReusePlan
 from graft.sweep.stopping import Stop
 from graft.sweep.tail import read_tail
-from graft.sweep.worker import describe_job, serve
+from graft.sweep.worker import Job, serve
 
 #: How long to wait for news before looking whether processes live, runs hang, or somebody asks to stop.
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -54,6 +56,8 @@ class _Worker:
     log: Path
     ready: bool = False
     attempt: Attempt | None = None
+    group: int | None = None
+    members: int = 1
     run_id: str | None = None
     since: float | None = None
     fraction: float = 0.0
@@ -69,6 +73,8 @@ class Pool:
         audience: Told of each run, and asked whether it is tried again.
         stop: Looked at for a signal that asks to stop.
         run_timeout: Seconds that a run may take, None for any.
+        reuse: What the sweep decided that its runs share.
+        races: Who decides for each run whether it goes on, by its key.
     """
 
     places: Sequence[Place]
@@ -76,6 +82,8 @@ class Pool:
     audience: Audience
     stop: Stop
     run_timeout: float | None = None
+    reuse: ReusePlan = field(default_factory=ReusePlan)
+    races: Mapping[str, Halving] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
     _waiting: deque[Attempt] = field(default_factory=deque)
     _logs: list[Path] = field(default_factory=list)
@@ -132,12 +140,36 @@ class Pool:
         for worker in self._workers:
             if not self._waiting or time.monotonic() < self._rests_until:
                 return
-            if not worker.ready or worker.attempt is not None:
+            attempt = self._choose(worker) if worker.ready and worker.attempt is None else None
+            if attempt is None:
                 continue
+            siblings = self._find_siblings(worker, attempt)
+            key = attempt.spec.key
+            job = Job(attempt.spec, parent_id, self.reuse.sharing.get(key), siblings, self.races.get(key))
             with contextlib.suppress(OSError):  # a worker that just died is noticed when listening
-                worker.pipe.send(describe_job(self._waiting[0].spec, parent_id))
-                worker.attempt, worker.run_id = self._waiting.popleft(), None
+                worker.pipe.send(job)
+                self._waiting.remove(attempt)
+                worker.attempt, worker.run_id = attempt, None
+                worker.group, worker.members = self.reuse.group_of.get(attempt.spec.key), 1 + len(siblings)
                 worker.since, worker.fraction = time.monotonic(), 0.0
+
+    def _choose(self, worker: _Worker) -> Attempt | None:
+        """Return the next run for a worker: one that it has trained already, else one that nobody has."""
+        held = {other.group for other in self._workers if other is not worker} - {None}
+        groups = [(attempt, self.reuse.group_of.get(attempt.spec.key)) for attempt in self._waiting]
+        own = (attempt for attempt, group in groups if group is not None and group == worker.group)
+        return next(own, None) or next((attempt for attempt, group in groups if group not in held), None)
+
+    def _find_siblings(self, worker: _Worker, attempt: Attempt) -> tuple[RunSpec, ...]:
+        """Return the waiting runs that train with one; what failed before is tried alone."""
+        group = self.reuse.group_of.get(attempt.spec.key)
+        if group is None or group == worker.group or attempt.earlier:
+            return ()
+        return tuple(
+            other.spec
+            for other in self._waiting
+            if other is not attempt and not other.earlier and self.reuse.group_of.get(other.spec.key) == group
+        )
 
     def _listen(self, seconds: float) -> list[Outcome]:
         """Take the news of all workers, and the silence of those that died or hang."""
@@ -196,7 +228,7 @@ class Pool:
     def _is_overdue(self, worker: _Worker) -> bool:
         if self.run_timeout is None or worker.attempt is None or worker.since is None:
             return False
-        return time.monotonic() - worker.since > self.run_timeout
+        return time.monotonic() - worker.since > self.run_timeout * worker.members
 
     def _end_overdue(self, worker: _Worker) -> Outcome:
         assert worker.attempt is not None

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from graft.errors import RunFailedError
-from graft.sweep.worker import execute_job, leave
+from graft.sweep.worker import execute_job, leave, read_job
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -29,7 +29,7 @@ def main(job_file: Path) -> int:
     def started(run_id: str) -> None:
         _write(job_file.with_suffix(".run"), run_id)
 
-    job = json.loads(job_file.read_text())
+    job = read_job(json.loads(job_file.read_text()))
     outcome = execute_job(job, progress, started) if first else execute_job(job)
     if first:
         _write(job_file.with_suffix(".outcome"), json.dumps(asdict(outcome)))

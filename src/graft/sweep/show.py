@@ -43,6 +43,21 @@ def show_plan(console: Console, plan: Plan) -> None:
     said += [f"{plan.twins} from-scratch twins added"] if plan.twins else []
     said += [f"{plan.merged} equal runs merged{_say_why_equal(plan)}"] if plan.merged else []
     console.print("; ".join(said) + ".")
+    for line in _say_precisions(plan):
+        console.print(line, highlight=False)
+
+
+def _say_precisions(plan: Plan) -> list[str]:
+    """Say what ``trainer.precision=auto`` has become."""
+    reasons = {spec.facts.precision_reason: spec.facts.precision for spec in plan.specs}
+    reasons.pop("", None)
+    lines = sorted(reasons)
+    if len(set(reasons.values())) > 1:
+        lines.append(
+            "Backbones of different precision are not compared with each other; for that, name one "
+            "`trainer.precision` for all."
+        )
+    return lines
 
 
 def _say_why_equal(plan: Plan) -> str:
@@ -77,6 +92,24 @@ def show_estimate(console: Console, plan: Plan, records: Iterable[RunRecord], wo
     console.print(f"{said}; {more} runs of arms that never ran come on top." if more else f"{said}.")
 
 
+def show_gain(console: Console, records: Iterable[RunRecord]) -> None:
+    """Say what sharing saved, as far as the runs have recorded it; nothing where it saved nothing.
+
+    Args:
+        console: Where to.
+        records: The runs that have just been executed.
+    """
+    both = [
+        (record.metrics["train_seconds"], record.metrics["amortised_seconds"])
+        for record in records
+        if record.status == "finished" and {"train_seconds", "amortised_seconds"} <= record.metrics.keys()
+    ]
+    alone, really = (sum(column) for column in zip(*both, strict=True)) if both else (0.0, 0.0)
+    if alone > really > 0:
+        said = f"Training took {_say_seconds(really)}; without reuse about {_say_seconds(alone)}"
+        console.print(f"{said} ({alone / really:.1f}x).")
+
+
 def _say_seconds(seconds: float) -> str:
     """Say how long, in the unit that a person would use.
 
@@ -92,7 +125,8 @@ def show_failures(
     console: Console, specs: Sequence[RunSpec], outcomes: Sequence[Outcome], command: str
 ) -> None:
     """Print what did not finish, how to repeat each of it alone, and the command that tries all again."""
-    failed = {outcome.key: outcome for outcome in outcomes if outcome.status != "finished"}
+    ended_well = ("finished", "pruned")
+    failed = {outcome.key: outcome for outcome in outcomes if outcome.status not in ended_well}
     if not failed:
         return
     table = Table(

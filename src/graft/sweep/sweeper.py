@@ -17,9 +17,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
+from graft.config.names import METRICS
 from graft.config.running import say_place
 from graft.config.schema import Config
 from graft.errors import GraftError, RunFailedError, RunInterrupted
+from graft.plan.halving import Halving, plan_halving
 from graft.plan.spec import RunSpec
 from graft.progress import show_progress
 from graft.sweep.bookkeeping import Bookkeeper
@@ -31,7 +33,8 @@ from graft.sweep.nodes import PLUGIN_PACKAGE
 from graft.sweep.outcome import Outcome, name_signal
 from graft.sweep.planner import Plan, gather_once, make_plan, normalise_cells
 from graft.sweep.pool import Pool
-from graft.sweep.show import show_estimate, show_failures, show_plan
+from graft.sweep.reuse import ReusePlan, compute_shared, plan_reuse
+from graft.sweep.show import show_estimate, show_failures, show_gain, show_plan
 from graft.sweep.stopping import Stop, listening
 
 if TYPE_CHECKING:
@@ -96,6 +99,11 @@ class GraftSweeper(Sweeper):
         cells = self._compose(arguments)
         configs = normalise_cells(cells)  # mistakes are told before anything is written
         config, places = configs[0], self._assign_places(configs, console)
+        if config.sweep.prune == "asha" and not isinstance(self.launcher, GraftLauncher):
+            raise GraftError(
+                "Expected graft's own launcher with `sweep.prune=asha`: another one's workers see no race. "
+                "Leave out `hydra/launcher`, or use `sweep.prune=off`."
+            )
         store = open_store(config.tracking.uri, Path(config.paths.root))
         close_dead_runs(store)
         plan = _plan(cells, store, console)
@@ -123,7 +131,10 @@ class GraftSweeper(Sweeper):
                 asked = isinstance(error, RunInterrupted | KeyboardInterrupt | SystemExit)
                 parent.end("killed" if asked else "failed", f"{type(error).__name__}: {error}")
                 raise
-        failed = [outcome for outcome in outcomes if outcome.status != "finished"]
+        failed = [outcome for outcome in outcomes if outcome.status not in ("finished", "pruned")]
+        pruned = sum(outcome.status == "pruned" for outcome in outcomes)
+        if pruned:
+            how.console.print(f"{pruned} of {len(plan.specs)} runs were pruned; sweep.prune=off trains them.")
         if stop.signum is not None:
             parent.end("killed", f"asked to stop by {name_signal(stop.signum)}")
             raise RunInterrupted(stop.signum)
@@ -157,10 +168,10 @@ class GraftSweeper(Sweeper):
         """Execute the missing runs, and return how each ended."""
         if not plan.missing:
             return []
-        if not isinstance(self.launcher, GraftLauncher):
+        if not isinstance(self.launcher, GraftLauncher):  # its runs share what they compute, as they come
             assert self.launcher is not None
             return launch_elsewhere(self.launcher, plan.missing, parent_id, store)
-        config = plan.specs[0].config
+        config, reuse = plan.specs[0].config, _share(plan, how, stop)
         with SweepView(how.console, len(plan.missing), match_values(plan.specs, how.records)) as view:
             pool = Pool(
                 places=how.places,
@@ -168,8 +179,14 @@ class GraftSweeper(Sweeper):
                 audience=Bookkeeper(store, parent_id, config.sweep.retries, view, stop),
                 stop=stop,
                 run_timeout=config.sweep.run_timeout,
+                reuse=reuse,
+                races=_plan_races(plan, config) if config.sweep.prune == "asha" else {},
             )
-            return pool.execute(plan.missing, parent_id)
+            outcomes = pool.execute(plan.missing, parent_id)
+        if reuse.sharing and stop.signum is None:
+            executed = {spec.key for spec in plan.missing}
+            show_gain(how.console, [one for one in read_known(store, parent_id) if one.run_key in executed])
+        return outcomes
 
 
 @dataclass(frozen=True)
@@ -222,6 +239,33 @@ def _decode(plan: Plan, console: Console) -> None:
     with show_progress(console, "decoding images") as progress:
         for spec in _one_of_each_input(plan.missing):
             decode_images(spec, progress)
+
+
+def _share(plan: Plan, how: Sweep, stop: Stop) -> ReusePlan:
+    """Decide what the runs share, say so, and compute it.
+
+    Raises:
+        RunInterrupted: When the sweep was asked to stop; what is computed already is kept.
+    """
+    # Heads that train together come to every rung at once: there is nothing to save by pruning them.
+    fuse = plan.specs[0].config.sweep.prune == "off"
+    reuse = plan_reuse(plan.missing, len(how.places), fuse=fuse)
+    for line in reuse.describe():
+        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    with show_progress(how.console, "computing frozen stages") as progress:
+
+        def advance(done: int, total: int) -> None:
+            if stop.signum is not None:
+                raise RunInterrupted(stop.signum)
+            progress(done, total)
+
+        return compute_shared(reuse, advance)
+
+
+def _plan_races(plan: Plan, config: Config) -> dict[str, Halving]:
+    """Return who decides for each run whether it goes on."""
+    better = METRICS[config.metric].higher_is_better
+    return plan_halving(plan.specs, Path(config.paths.root).resolve(), better)
 
 
 def _one_of_each_input(specs: Sequence[RunSpec]) -> list[RunSpec]:

@@ -12,13 +12,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
 from graft.config.load import to_config, to_plain
 from graft.errors import GraftError, RunInterrupted
+from graft.plan.groups import Sharing
+from graft.plan.halving import Halving
 from graft.plan.spec import Facts, RunSpec, specify
 from graft.sweep.claim import claiming
 from graft.sweep.devices import Place
@@ -32,20 +34,39 @@ Progress = Callable[[int, int], None]
 Started = Callable[[str], None]
 
 
-def describe_job(spec: RunSpec, parent_id: str | None) -> dict[str, Any]:
-    """Return a run as plain values that travel between processes."""
-    facts = asdict(spec.facts) | {"preprocessing": dict(spec.facts.preprocessing)}
-    return {"config": to_plain(spec.config), "facts": facts, "parent_id": parent_id}
+@dataclass(frozen=True)
+class Job:
+    """A run on its way to the process that executes it.
+
+    Attributes:
+        spec: The run.
+        parent_id: MLflow id of the sweep it belongs to.
+        sharing: What the sweep decided for it, None where nobody decided.
+        siblings: Runs that come next and whose heads train with this one's.
+        halving: Decides whether the run goes on, None: it does.
+    """
+
+    spec: RunSpec
+    parent_id: str | None = None
+    sharing: Sharing | None = None
+    siblings: tuple[RunSpec, ...] = ()
+    halving: Halving | None = None
 
 
-def read_job(job: Mapping[str, Any]) -> tuple[RunSpec, str | None]:
+def describe_job(job: Job) -> dict[str, Any]:
+    """Return a run as values that JSON takes."""
+    facts = asdict(job.spec.facts) | {"preprocessing": dict(job.spec.facts.preprocessing)}
+    return {"config": to_plain(job.spec.config), "facts": facts, "parent_id": job.parent_id}
+
+
+def read_job(values: Mapping[str, Any]) -> Job:
     """Read what `describe_job` gave."""
-    facts = Facts(**(dict(job["facts"]) | {"official_splits": tuple(job["facts"]["official_splits"])}))
-    return specify(to_config(job["config"]), facts), job["parent_id"]
+    facts = Facts(**(dict(values["facts"]) | {"official_splits": tuple(values["facts"]["official_splits"])}))
+    return Job(specify(to_config(values["config"]), facts), values["parent_id"])
 
 
 def execute_job(
-    job: Mapping[str, Any],
+    job: Job,
     progress: Progress | None = None,
     on_start: Started | None = None,
     on_wait: Callable[[], None] | None = None,
@@ -53,21 +74,35 @@ def execute_job(
     """Execute one run here, or in as many processes as it wants devices. A failure is an outcome.
 
     Args:
-        job: What `describe_job` gave.
+        job: The run.
         progress: Told how far the training is, in optimizer steps.
         on_start: Told the id under which the run is recorded.
         on_wait: Called when another process executes the same run, and this one waits for it.
     """
-    spec, parent_id = read_job(job)
+    spec = job.spec
     try:
+        cut = job.halving.find_cut() if job.halving else ""
+        if cut:
+            return Outcome(spec.key, "pruned", cut)
         with claiming(spec, on_wait) as known:
             if known is not None:
                 return Outcome(spec.key, "finished", val=known)
             if _wants_processes(spec):
-                return execute_on_several(job, spec, progress, on_start)
+                return execute_on_several(describe_job(job), spec, progress, on_start)
             from graft.run import execute
+            from graft.together import take_trained, train_siblings
 
-            val = execute(spec, parent_id=parent_id, progress=progress, on_start=on_start)
+            if job.siblings:
+                train_siblings([spec, *job.siblings], job.sharing, progress)
+            val = execute(
+                spec,
+                parent_id=job.parent_id,
+                sharing=job.sharing,
+                trained=take_trained(spec.key),
+                halving=job.halving,
+                progress=progress,
+                on_start=on_start,
+            )
     except BaseException as error:
         if not isinstance(error, GraftError | RunInterrupted | KeyboardInterrupt | SystemExit):
             traceback.print_exc()
@@ -111,7 +146,7 @@ def serve(pipe: Connection, place: Place, log: Path) -> None:
     with contextlib.suppress(EOFError, ConnectionResetError):
         executed = 0
         while True:
-            job = pipe.recv()
+            job: Job = pipe.recv()
             with _printing_to(log):
                 outcome = execute_job(
                     job,

@@ -47,7 +47,9 @@ class Seen:
             return "diverged" if self.tags.get("graft.status") == "diverged" else "failed"
         if self.status == "RUNNING":
             return "lost" if is_gone(self.tags) else "running"
-        return {"FINISHED": "finished", "KILLED": "killed"}.get(self.status, "running")
+        if self.status == "KILLED":
+            return "pruned" if self.tags.get("graft.status") == "pruned" else "killed"
+        return "finished" if self.status == "FINISHED" else "running"
 
     @property
     def heartbeat_age(self) -> float | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from graft.config.load import flatten, to_plain
-from graft.plan.spec import RunSpec
+from graft.plan.spec import RESULT_VERSION, RunSpec
 from graft.track.process import describe_process
 from graft.track.store import provenance
 
@@ -22,6 +22,7 @@ def describe_run(spec: RunSpec, parent_id: str | None, notes: Mapping[str, str])
         "mlflow.runName": f"{spec.arm.label} · {spec.labels} labels · {spec.replicate.label}",
         "graft.kind": "run",
         "graft.run_key": spec.key,
+        "graft.result_version": str(RESULT_VERSION),
         "graft.arm": spec.arm.text,
         "graft.trial": spec.trial,
         "graft.condition": spec.condition,

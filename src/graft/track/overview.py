@@ -20,7 +20,7 @@ from graft.track.database import TAGS, Seen, look_into
 from graft.track.store import Store, find_database, open_store, resolve_uri
 
 #: How the runs of a plan can stand; ``lost`` = its process is gone, ``waiting`` = nobody has begun.
-STATES = ("finished", "running", "lost", "failed", "diverged", "killed", "waiting")
+STATES = ("finished", "running", "lost", "failed", "diverged", "killed", "pruned", "waiting")
 
 
 @dataclass(frozen=True)

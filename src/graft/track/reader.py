@@ -132,30 +132,34 @@ def read_experiment(store: Store, name: str) -> list[RunRecord]:
         GraftError: When there is no such experiment.
     """
     names = name_experiments(store)
-    by_name = {label: identity for identity, label in names.items()}
-    if name in by_name:
-        sweeps = list(search(store, [by_name[name]], _SWEEP))
-        own = {run.info.run_id for run in search(store, [by_name[name]], _RUN)}
-    else:
-        sweeps = _find_parent(store, name, sorted(set(by_name) - {_BUILT_IN}))
-        own = set()
+    sweeps = find_parents(store, name)
     keys = {key for sweep in sweeps for key in _plan(store, sweep)}
     records = [
         _record(run, names.get(run.info.experiment_id, ""))
         for run in search(store, list(names), _RUN)
-        if run.info.run_id in own or run.data.tags.get("graft.run_key") in keys
+        if names.get(run.info.experiment_id) == name or run.data.tags.get("graft.run_key") in keys
     ]
     return _latest_of_each(records)
 
 
-def sum_confusions(store: Store, run_ids: Sequence[str]) -> tuple[list[str], list[list[int]]]:
-    """Return the class names and the summed confusion counts of runs; rows are true classes."""
-    stored = [read_json(store, run_id, "confusion.json") for run_id in run_ids]
-    counts = [
-        [sum(cell) for cell in zip(*rows, strict=True)]
-        for rows in zip(*(one["counts"] for one in stored), strict=True)
-    ]
-    return stored[0]["class_names"], counts
+def find_parents(store: Store, name: str) -> list[Run]:
+    """Return the parent runs of the sweeps of an experiment, or the one of that id; the newest first.
+
+    Raises:
+        GraftError: When there is no such experiment or parent run.
+    """
+    by_name = {label: identity for identity, label in name_experiments(store).items()}
+    if name in by_name:
+        return list(search(store, [by_name[name]], _SWEEP))
+    return _find_parent(store, name, sorted(set(by_name) - {_BUILT_IN}))
+
+
+def read_class_names(store: Store, run_id: str) -> tuple[str, ...]:
+    """Return the names of the classes that a run told apart, none where its record does not say."""
+    try:
+        return tuple(read_json(store, run_id, "confusion.json")["class_names"])
+    except GraftError:
+        return ()
 
 
 def read_worst_errors(store: Store, run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -231,7 +235,8 @@ def _record(run: Run, experiment: str) -> RunRecord:
     tags = {
         key.removeprefix("graft."): value for key, value in run.data.tags.items() if key.startswith("graft.")
     }
-    status = {"FINISHED": "finished", "KILLED": "killed", "FAILED": tags.get("status", "failed")}
+    killed = "pruned" if tags.get("status") == "pruned" else "killed"
+    status = {"FINISHED": "finished", "KILLED": killed, "FAILED": tags.get("status", "failed")}
     return RunRecord(
         run_id=run.info.run_id,
         run_key=tags["run_key"],
@@ -245,6 +250,12 @@ def _record(run: Run, experiment: str) -> RunRecord:
         data=tags["data"],
         experiment=experiment,
         metrics=dict(run.data.metrics),
-        notes={key: value for key, value in tags.items() if key not in _OWN_FIELDS},
+        notes={key: value for key, value in tags.items() if key not in _OWN_FIELDS} | _read_commit(run),
         folds=int(tags["folds"]) if "folds" in tags else None,
     )
+
+
+def _read_commit(run: Run) -> dict[str, str]:
+    """Return the commit that a run was made by as a note, nothing outside of a repository."""
+    commit = run.data.tags.get("mlflow.source.git.commit")
+    return {"commit": commit} if commit else {}

@@ -9,7 +9,7 @@ from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 
 #: Statuses of a run, as people read them.
-STATUSES = ("finished", "running", "failed", "killed", "diverged")
+STATUSES = ("finished", "running", "failed", "killed", "diverged", "pruned")
 
 
 @dataclass(frozen=True)

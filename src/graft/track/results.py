@@ -47,7 +47,7 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
     }
     # MLflow shows the number with the highest step: the chosen validation must not hide behind the last one.
     writer.conclude(numbers, fitted.steps)
-    writer.tag({"graft.split": split.digest})
+    writer.note({"graft.split": split.digest})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config), sort_keys=False))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import DivergedError, RunInterrupted, StoreAwayError
+from graft.errors import DivergedError, PrunedError, RunInterrupted, StoreAwayError
 from graft.plan.spec import RunSpec
 from graft.track.away import ask_patiently, can_wait, needing_answers
 from graft.track.describe import describe_params, describe_run
@@ -34,6 +34,10 @@ _LARGEST_BATCH = 1000
 _LONGEST_REASON = 5000
 
 
+#: How a run is closed that raised one of these.
+_STATUSES = {DivergedError: "diverged", PrunedError: "pruned"}
+
+
 class RunWriter:
     """One MLflow run, from its start to a status that tells the truth.
 
@@ -50,6 +54,7 @@ class RunWriter:
         self._outbox = Outbox(store, run_id)
         self._heartbeat: Heartbeat | None = None
         self._kept: list[Point] = []
+        self._kept_tags: dict[str, str] = {}
         self._known: set[tuple[str, int]] = set()
         self._last = 0
         self._flushed = time.monotonic()
@@ -72,15 +77,15 @@ class RunWriter:
         """
         if all((key, step) in self._known for key in metrics):
             return
-        self.flush()
+        if len(self._kept) + len(metrics) > _LARGEST_BATCH:
+            self.flush()
         self._keep(metrics, step)
-        self.flush()
 
     def flush(self) -> None:
         """Bring what is kept back to the store, or safely on disk while the store is away."""
-        while self._kept:
-            self._outbox.send(say_batch(self._kept[:_LARGEST_BATCH]))
-            self._kept = self._kept[_LARGEST_BATCH:]
+        while self._kept or self._kept_tags:
+            self._outbox.send(say_batch(self._kept[:_LARGEST_BATCH], self._kept_tags))
+            self._kept, self._kept_tags = self._kept[_LARGEST_BATCH:], {}
         self._flushed = time.monotonic()
 
     def log_json(self, value: Any, path: str) -> None:
@@ -98,8 +103,12 @@ class RunWriter:
         """Store the files of a folder as artifacts under ``path``."""
         self._outbox.send(say_files(folder, path))
 
+    def note(self, tags: Mapping[str, str]) -> None:
+        """Take tags, which go to the store with the numbers."""
+        self._kept_tags |= tags
+
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
+        """Set tags at once."""
         self._outbox.send(say_batch(tags=tags))
 
     def beat(self) -> None:
@@ -151,17 +160,16 @@ class RunWriter:
         """Close the run.
 
         Args:
-            status: ``finished``, ``failed``, ``killed`` or ``diverged``.
+            status: ``finished``, ``failed``, ``killed``, ``diverged`` or ``pruned``.
             reason: Why, unless it finished.
         """
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        self.flush()
-        tags = {"graft.status": status}
+        self.note({"graft.status": status})
         if reason:
-            tags["graft.reason"] = reason[:_LONGEST_REASON]
-        self.tag(tags)
-        known = {"finished": "FINISHED", "killed": "KILLED"}
+            self.note({"graft.reason": reason[:_LONGEST_REASON]})
+        self.flush()
+        known = {"finished": "FINISHED", "killed": "KILLED", "pruned": "KILLED"}
         self._outbox.send(say_end(known.get(status, "FAILED"), int(time.time() * 1000)))
         self.close()
 
@@ -263,8 +271,8 @@ def recording(
         if isinstance(error, StoreAwayError):
             writer.tag({TRANSIENT: "true"})
         killed = isinstance(error, KeyboardInterrupt | SystemExit | RunInterrupted)
-        status = "killed" if killed else "diverged" if isinstance(error, DivergedError) else "failed"
-        writer.end(status, f"{type(error).__name__}: {error}")
+        named = next((name for kind, name in _STATUSES.items() if isinstance(error, kind)), "failed")
+        writer.end("killed" if killed else named, f"{type(error).__name__}: {error}")
         raise
     writer.end("finished")
 

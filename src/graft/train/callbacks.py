@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graft.config.names import METRICS
 from graft.errors import DivergedError, GraftError
+from graft.plan.halving import Halving
 from graft.train.evaluation import Evaluation
 from graft.train.task import Recorder, TransferTask
 
@@ -59,14 +60,7 @@ class BestWeights(pl.Callback):
         Raises:
             GraftError: The metric has no meaning on these images.
         """
-        if self.metric not in task.metrics:
-            raise GraftError(
-                f"Expected validation images on which `metric={self.metric}` has a meaning, but got "
-                "images of one class. Raise `data.val_labels_per_class` or `data.val_size`, or use "
-                "`metric=accuracy`."
-            )
-        value = task.metrics[self.metric]
-        standing = (value if METRICS[self.metric].higher_is_better else -value, -task.metrics["loss"])
+        standing = rank_validation(task.metrics, self.metric)
         self._since_best += 1
         if self.best is None or standing > self.best:
             self.best, self.step, self.evaluation = standing, step, task.evaluation
@@ -101,6 +95,46 @@ class BestWeights(pl.Callback):
         with torch.no_grad():
             for name, tensor in self._state.items():
                 current[name].copy_(tensor)
+
+
+def rank_validation(metrics: Mapping[str, float], metric: str) -> tuple[float, float]:
+    """Return where a validation stands among others: the larger the better, the lower loss of equal ones.
+
+    Raises:
+        GraftError: The metric has no meaning on these images.
+    """
+    if metric not in metrics:
+        raise GraftError(
+            f"Expected validation images on which `metric={metric}` has a meaning, but got "
+            "images of one class. Raise `data.val_labels_per_class` or `data.val_size`, or use "
+            "`metric=accuracy`."
+        )
+    value = metrics[metric]
+    return (value if METRICS[metric].higher_is_better else -value, -metrics["loss"])
+
+
+class Judge(pl.Callback):
+    """Lets somebody else decide at every validation whether the run goes on.
+
+    Args:
+        metric: Name of the validation metric.
+        halving: Who decides.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    def __init__(self, metric: str, halving: Halving, total_steps: int) -> None:
+        self.metric, self.halving, self.total_steps = metric, halving, total_steps
+        self._before = 0.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask.
+
+        Raises:
+            PrunedError: The run is cut.
+        """
+        assert isinstance(pl_module, TransferTask)
+        before, self._before = self._before, trainer.global_step / self.total_steps
+        self.halving.judge(pl_module.metrics[self.metric], before, self._before)
 
 
 class RecordRounds(pl.Callback):

@@ -19,7 +19,8 @@ from graft.config.schema import Config, TrainerConfig
 from graft.data.balance import weigh_classes
 from graft.data.datamodule import ImageDataModule
 from graft.model.classifier import Classifier
-from graft.train.callbacks import BestWeights, RecordRounds
+from graft.plan.halving import Halving
+from graft.train.callbacks import BestWeights, Judge, RecordRounds
 from graft.train.checkpoint import Checkpoints, State
 from graft.train.evaluation import Evaluation
 from graft.train.losses import Loss, build_loss
@@ -109,6 +110,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     start: State | None = None,
     stop: StopRequest | None = None,
+    halving: Halving | None = None,
 ) -> Fitted:
     """Train, choose the best validation, test once.
 
@@ -122,6 +124,7 @@ def fit(
         checkpoints: Where to write down how far the training is; None for nowhere.
         start: Where an earlier process was; None for the beginning.
         stop: Looked at between optimizer steps; None: nobody asks.
+        halving: Decides at validations whether the run goes on; None: it does.
 
     Raises:
         DivergedError: When the loss became NaN or infinite.
@@ -132,6 +135,8 @@ def fit(
         torch.set_num_threads(config.trainer.threads)
     loss = build_run_loss(config, data)
     task = TransferTask(classifier, config.optim, loss, budget.total_steps, config.metric)
+    if config.trainer.compile:
+        classifier.compile()
     best = BestWeights(config.metric, config.trainer.patience)
     stop = stop or StopRequest()
     keeper = KeepState(
@@ -143,7 +148,10 @@ def fit(
         keeps_loaders=data.workers > 0,
     )
     with without_advice(), _interruptible(), stop.waiting():
-        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress), keeper])
+        callbacks: list[pl.Callback] = [best, RecordRounds(recorder, progress), keeper]
+        if halving is not None:
+            callbacks.append(Judge(config.metric, halving, budget.total_steps))
+        trainer = _build_trainer(config, budget, callbacks)
         if keeper.prepare(trainer, task):
             trainer.fit(task, datamodule=data)
         seconds, steps = keeper.seconds, trainer.global_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,35 +29,54 @@ _FEATURES: dict[tuple[str, ...], dict[int, Float32Array]] = {}
 
 
 def measure_neighbours(
-    backbone: Backbone,
-    pixels: UInt8Array,
-    labels: Int64Array,
-    split: Split,
-    preprocessing: Preprocessing,
-    trainer: TrainerConfig,
-    same: tuple[str, ...],
+    read: Callable[[Int64Array], Float32Array], labels: Int64Array, split: Split
 ) -> dict[str, float]:
     """Return the test accuracy of the k nearest training images by the cosine of their features.
 
     k is 5, or the images of the smallest class in training where it has fewer, so that it can win a vote.
-    Features are kept in this process for all runs of the same backbone and images, whatever their split.
 
     Args:
-        backbone: Frozen as a whole; its weights are those that it was pretrained with.
-        pixels: All images, uint8 ``(N, C, H, W)``.
+        read: Returns the features of images ``(n,)``, ``(n, D)``.
         labels: Class of each image ``(N,)``.
         split: Which images are training and test.
-        preprocessing: For mean and std.
-        trainer: Names device and precision.
-        same: What makes features the same: hashes of weights, images and preprocessing.
 
     Returns:
         ``test/feature_knn_accuracy``.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
+    counts = np.bincount(labels[split.train])
+    voters = min(_NEIGHBOURS, int(counts[counts > 0].min()))
+    nearest = KNeighborsClassifier(voters, algorithm="brute", metric="cosine")
+    nearest.fit(read(split.train), labels[split.train])
+    said = nearest.predict(read(split.test))
+    return {"test/feature_knn_accuracy": float((said == labels[split.test]).mean())}
+
+
+def read_features(
+    rows: Int64Array,
+    *,
+    backbone: Backbone,
+    pixels: UInt8Array,
+    preprocessing: Preprocessing,
+    trainer: TrainerConfig,
+    same: tuple[str, ...],
+) -> Float32Array:
+    """Return the features of images, kept in this process for all runs of the same backbone and images.
+
+    Args:
+        rows: Which images, ``(n,)``.
+        backbone: Frozen as a whole; its weights are those that it was pretrained with.
+        pixels: All images, uint8 ``(N, C, H, W)``.
+        preprocessing: For mean and std.
+        trainer: Names device and precision.
+        same: What makes features the same: hashes of weights, images and preprocessing.
+
+    Returns:
+        Features ``(n, D)``.
+    """
     kept = _recall(same)
-    missing = [index for part in (split.train, split.test) for index in part.tolist() if index not in kept]
+    missing = [index for index in rows.tolist() if index not in kept]
     # Beside other processes, only the one that records is here.
     device = choose_device(replace(trainer, devices=1, num_nodes=1))
     for start in range(0, len(missing), _BATCH):
@@ -67,11 +87,7 @@ def measure_neighbours(
         )  # fmt: skip
         kept.update(zip(chunk, features, strict=True))
     backbone.cpu()
-    counts = np.bincount(labels[split.train])
-    voters = min(_NEIGHBOURS, int(counts[counts > 0].min()))
-    seen, unseen = (np.stack([kept[index] for index in part.tolist()]) for part in (split.train, split.test))
-    nearest = KNeighborsClassifier(voters, algorithm="brute", metric="cosine").fit(seen, labels[split.train])
-    return {"test/feature_knn_accuracy": float((nearest.predict(unseen) == labels[split.test]).mean())}
+    return np.stack([kept[index] for index in rows.tolist()])
 
 
 def _recall(same: tuple[str, ...]) -> dict[int, Float32Array]:

@@ -29,6 +29,9 @@ _LARGEST_SHARE = 0.05
 #: What a checkpoint is taken to cost before the first was written, in seconds.
 _FIRST_GUESS = 0.02
 
+#: A training that took less is rather done again, should its process end before its result is recorded.
+_WORTH_SECONDS = 1.0
+
 
 class KeepState(pl.Callback):
     """Writes checkpoints, goes on from one, and answers requests to stop.
@@ -186,6 +189,8 @@ class KeepState(pl.Callback):
 
     def _is_due(self, phase: str, step: int) -> bool:
         if self.checkpoints is None or phase == "validating" or step == self._saved_step:
+            return False
+        if phase == "done" and self.seconds < _WORTH_SECONDS:
             return False
         passed = time.monotonic() - self._written
         after_round = self._round_passed and passed * _LARGEST_SHARE >= self._cost

@@ -61,12 +61,12 @@ def solve_ridge(
         weights: How much each image counts, ``(n,)``; None for all alike.
     """
     share = np.ones(len(labels)) if weights is None else weights * len(labels) / weights.sum()
-    share = share[:, None]
     targets = np.eye(classes)[labels]
-    centre, level = (share * features).mean(axis=0), (share * targets).mean(axis=0)
-    root = np.sqrt(share)
-    x, y = root * (features - centre), root * (targets - level)
-    scale = max(float(np.square(x).mean()), np.finfo(np.float64).tiny) * len(x)
+    centre, level = share @ features / len(share), share @ targets / len(share)
+    root = np.sqrt(share)[:, None]
+    x, y = features - centre, root * (targets - level)
+    x *= root  # in place: there may be hundreds of megabytes of it
+    scale = max(float(np.einsum("ij,ij->", x, x)) / x.size, np.finfo(np.float64).tiny) * len(x)
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
     values = np.maximum(values, 0.0)
@@ -82,11 +82,17 @@ def solve_ridge(
 def find_temperature(scores: Float64Array, labels: Int64Array) -> float:
     """Return what to multiply scores ``(N, classes)`` with, so that their softmax fits the labels best.
 
-    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
+    One more image, of a class that nobody knows, counts with them: a few images that are all told right would
+    else make the probabilities of every image 0 or 1.
+
+    Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2; the image of no class is
+    Platt's (1999, Probabilistic Outputs for Support Vector Machines, section 2.2).
     """
+    unknown = 1 / (len(labels) + 1)
 
     def surprise(power: float) -> float:
         scaled = np.exp(power) * scores
-        return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]).mean())
+        target = (1 - unknown) * scaled[np.arange(len(labels)), labels] + unknown * scaled.mean(axis=1)
+        return float((logsumexp(scaled, axis=1) - target).mean())
 
     return float(np.exp(minimize_scalar(surprise, bounds=_TEMPERATURES, method="bounded").x))

@@ -33,7 +33,8 @@ def count_statistics(config: Config, *, channels: int, image_size: int) -> int:
     processes = trainer.devices * trainer.num_nodes
     if processes * trainer.accumulate == 1:
         return 1
-    stages = _describe_stages(chosen.name, image_size, channels, chosen.hidden_size, chosen.layers)
+    until = config.transfer.freeze_until
+    stages = _describe_stages(chosen.name, image_size, channels, chosen.hidden_size, chosen.layers, until)
     trained = stages[config.transfer.freeze_depth :]
     if _draws_chance(config) or any(chance for _, chance in trained):
         return processes * trainer.accumulate
@@ -90,6 +91,33 @@ def check_precision(trainer: TrainerConfig) -> None:
         )
 
 
+def check_compiler(trainer: TrainerConfig) -> None:
+    """Refuse to compile where nothing can.
+
+    Raises:
+        GraftError: ``trainer.compile`` without Triton on a GPU, or without a C++ compiler on a CPU.
+    """
+    if not trainer.compile:
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+    from torch.utils._triton import has_triton
+
+    if runs_on_gpu(trainer):
+        lacking = "" if has_triton() else "Triton (`pip install triton`)"
+    else:
+        try:
+            get_cpp_compiler()
+            lacking = ""
+        except InvalidCxxCompiler:
+            lacking = "a C++ compiler (`apt-get install g++`, or its path in CXX)"
+    if lacking:
+        raise GraftError(
+            f"Expected {lacking} for `trainer.compile=true`, but torch finds none here. Install it, or leave "
+            "`trainer.compile` out: the result is the same but for its last digits."
+        )
+
+
 def explain_statistics(parts: int) -> list[str]:
     """Return what the user should know of batches in several parts, one line or none."""
     if parts == 1:
@@ -103,7 +131,7 @@ def explain_statistics(parts: int) -> list[str]:
 
 @functools.lru_cache(maxsize=64)
 def _describe_stages(
-    name: str, image_size: int, channels: int, hidden_size: int, layers: int
+    name: str, image_size: int, channels: int, hidden_size: int, layers: int, freeze_until: str | None
 ) -> tuple[tuple[bool, bool], ...]:
     """Say for each stage of a backbone whether it has a BatchNorm, and whether it drops at random."""
     with torch.random.fork_rng():
@@ -115,7 +143,7 @@ def _describe_stages(
             hidden_size=hidden_size,
             layers=layers,
         )
-        backbone = build_backbone(network, name, image_size, channels)
+        backbone = build_backbone(network, name, image_size, channels, freeze_until)
     return tuple(
         (
             any(isinstance(part, _BATCH_NORMS) for part in stage.modules()),

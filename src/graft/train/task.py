@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -29,6 +30,18 @@ class Recorder(Protocol):
 
     def flush(self) -> None:
         """Make sure that what was taken outlives this process."""
+
+
+@dataclass
+class _RunningLoss:
+    """Training losses since the last validation; no part of the module, where setting a value is slow."""
+
+    total: Tensor | None = None
+    count: int = 0
+
+    def add(self, loss: Tensor) -> None:
+        self.total = loss if self.total is None else self.total + loss
+        self.count += 1
 
 
 class TransferTask(pl.LightningModule):
@@ -62,8 +75,7 @@ class TransferTask(pl.LightningModule):
         self.evaluation: Evaluation | None = None
         self.metrics: dict[str, float] = {}
         self._parts: list[Evaluation] = []
-        self._loss_sum: Tensor | None = None
-        self._micro_batches = 0
+        self._running = _RunningLoss()
         self.plateau = (
             Plateau(optim.decay_factor, optim.plateau_checks) if optim.schedule == "plateau" else None
         )
@@ -81,9 +93,7 @@ class TransferTask(pl.LightningModule):
             others = self.loss(outputs, batch["other_label"])
             losses = batch["share"] * losses + (1 - batch["share"]) * others
         total: Tensor = (losses * batch["weight"]).sum()
-        detached = total.detach()
-        self._loss_sum = detached if self._loss_sum is None else self._loss_sum + detached
-        self._micro_batches += 1
+        self._running.add(total.detach())
         return total + self._penalty() if self.optim.l1 or self.optim.l2 else total
 
     def _penalty(self) -> Tensor:
@@ -98,20 +108,21 @@ class TransferTask(pl.LightningModule):
 
     def pop_train_loss(self) -> float:
         """Return the mean training loss since the last call, over all processes, penalties left out."""
-        if self._loss_sum is None:
+        if self._running.total is None:
             return float("nan")
-        mean = self._loss_sum / self._micro_batches
-        self._loss_sum, self._micro_batches = None, 0
+        mean = self._running.total / self._running.count
+        self._running = _RunningLoss()
         return float(torch.stack(self.everyone(mean.reshape(1))).mean())
 
     def partial_loss(self) -> tuple[float, int]:
         """Return the sum of this process's training losses since the last validation, and their number."""
-        return (0.0 if self._loss_sum is None else float(self._loss_sum)), self._micro_batches
+        running = self._running
+        return (0.0 if running.total is None else float(running.total)), running.count
 
     def resume_partial_loss(self, loss_sum: float, micro_batches: int) -> None:
         """Go on from what `partial_loss` returned."""
-        self._loss_sum = torch.tensor(loss_sum, device=self.device) if micro_batches else None
-        self._micro_batches = micro_batches
+        total = torch.tensor(loss_sum, device=self.device) if micro_batches else None
+        self._running = _RunningLoss(total, micro_batches)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over all named groups and the schedule, stepped at every optimizer step."""

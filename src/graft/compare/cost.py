@@ -1,0 +1,160 @@
+"""What an arm costs: seconds and images, tuning and pretraining included, and what they buy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graft.compare.naming import write_seconds
+from graft.compare.select import Choice, mean_metric
+from graft.config.names import METRICS
+from graft.plan.arms import Arm
+from graft.track.record import RunRecord
+
+#: Validation metric over optimizer steps.
+History = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an arm costs at a label budget. A number that nobody recorded is NaN.
+
+    Attributes:
+        seconds: Mean seconds of one run of the chosen trial, as if it ran alone.
+        tuned_seconds: Seconds of one run of every trial: what it takes to choose, and to train, once.
+        images: Mean training images seen by one run of the chosen trial.
+        tuned_images: Training images seen by one run of every trial.
+        flops: Mean floating-point operations of one run of the chosen trial.
+        pretrain_seconds: Seconds that pretraining took, where the weights say so.
+        reach_seconds: Mean seconds until validation was as good as the twin's best; infinite where it never
+            was, NaN without a twin or a recorded history.
+        on_front: Whether no other arm of the budget is both better on test and cheaper with its tuning.
+        break_even: In words: what the arm saves against its twin, empty where it cannot be said.
+    """
+
+    seconds: float
+    tuned_seconds: float
+    images: float
+    tuned_images: float
+    flops: float
+    pretrain_seconds: float
+    reach_seconds: float
+    on_front: bool
+    break_even: str
+
+
+def weigh_costs(
+    choices: Sequence[Choice],
+    twins: Mapping[Arm, Choice],
+    tests: Sequence[float],
+    histories: Mapping[str, History],
+    metric: str,
+) -> list[Cost]:
+    """Return what each arm of a label budget costs.
+
+    Args:
+        choices: The choices of the budget.
+        twins: The twin of each arm that has one.
+        tests: Mean test metric of each choice.
+        histories: Validation metric over optimizer steps by run id, as far as recorded.
+        metric: Name of the metric, without a split.
+    """
+    higher = METRICS[metric].higher_is_better
+    tuned = [_add_trials(choice, "train_seconds") for choice in choices]
+    worth = [test if higher else -test for test in tests]
+    costs = []
+    for place, choice in enumerate(choices):
+        twin = twins.get(choice.arm)
+        reach = _reach(choice, twin, histories, higher) if twin else math.nan
+        pretrain = _read_note(choice, "pretrain_seconds")
+        costs.append(
+            Cost(
+                seconds=mean_metric(choice.runs, choice.runs, "train_seconds"),
+                tuned_seconds=tuned[place],
+                images=mean_metric(choice.runs, choice.runs, "images_seen"),
+                tuned_images=_add_trials(choice, "images_seen"),
+                flops=mean_metric(choice.runs, choice.runs, "train_flops"),
+                pretrain_seconds=pretrain,
+                reach_seconds=reach,
+                on_front=is_on_front(place, worth, tuned),
+                break_even=_say_break_even(reach, twin, pretrain) if twin else "",
+            )
+        )
+    return costs
+
+
+def is_on_front(place: int, worth: Sequence[float], cost: Sequence[float]) -> bool:
+    """Return whether nothing is at least as good and as cheap, and better in one of them.
+
+    What has no known cost is on no front.
+
+    Args:
+        place: Which one is asked about.
+        worth: How good each is, more is better, shape ``(arms,)``.
+        cost: What each costs, shape ``(arms,)``.
+    """
+    if not math.isfinite(cost[place]):
+        return False
+    return not any(
+        better >= worth[place] and cheaper <= cost[place] and (better > worth[place] or cheaper < cost[place])
+        for better, cheaper in zip(worth, cost, strict=True)
+    )
+
+
+def average_history(choice: Choice, histories: Mapping[str, History]) -> list[tuple[int, float]]:
+    """Return the mean validation metric over the runs of a choice, at the steps that all of them recorded."""
+    found = [dict(histories[run.run_id]) for run in choice.runs.values() if histories.get(run.run_id)]
+    if not found or len(found) < len(choice.runs):
+        return []
+    steps = sorted(set.intersection(*(set(one) for one in found)))
+    return [(step, math.fsum(one[step] for one in found) / len(found)) for step in steps]
+
+
+def _add_trials(choice: Choice, key: str) -> float:
+    """Return the sum over trials of the mean over its runs; NaN where a trial recorded none."""
+    means = []
+    for runs in choice.tried.values():
+        values = [run.metrics[key] for run in runs.values() if key in run.metrics]
+        means.append(math.fsum(values) / len(values) if values else math.nan)
+    known = [mean for mean in means if math.isfinite(mean)]
+    return math.fsum(known) if known else math.nan
+
+
+def _reach(choice: Choice, twin: Choice, histories: Mapping[str, History], higher: bool) -> float:
+    """Return the seconds until mean validation was as good as the twin's best."""
+    mine, theirs = average_history(choice, histories), average_history(twin, histories)
+    if not mine or not theirs:
+        return math.nan
+    sign = 1.0 if higher else -1.0
+    best = max(sign * value for _, value in theirs)
+    seconds = mean_metric(choice.runs, choice.runs, "train_seconds")
+    last = mine[-1][0]
+    steps = next((step for step, value in mine if sign * value >= best), None)
+    return math.inf if steps is None else seconds * steps / last if last else math.nan
+
+
+def _say_break_even(reach: float, twin: Choice, pretrain: float) -> str:
+    """Say when an arm pays for itself, against training its twin to the end."""
+    alone = mean_metric(twin.runs, twin.runs, "train_seconds")
+    if not math.isfinite(alone) or math.isnan(reach):
+        return ""
+    if reach == math.inf:
+        return "its validation never was as good as from scratch at its best"
+    said = (
+        f"as good as from scratch at its best after {write_seconds(reach)} instead of {write_seconds(alone)}"
+    )
+    if not math.isfinite(pretrain):
+        return said
+    if reach >= alone:
+        return f"{said}; its pretraining ({write_seconds(pretrain)}) is not paid back by training time"
+    runs = math.ceil(pretrain / (alone - reach))
+    return f"{said}; its pretraining ({write_seconds(pretrain)}) is paid back after {runs:,} such runs"
+
+
+def _read_note(choice: Choice, key: str) -> float:
+    records: list[RunRecord] = list(choice.runs.values())
+    try:
+        return float(records[0].notes[key])
+    except (KeyError, ValueError, IndexError):
+        return math.nan

@@ -1,0 +1,66 @@
+"""Runs that a complete comparison would have, and has not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graft.plan.arms import Arm
+from graft.plan.replicates import Replicate
+from graft.track.record import RunRecord
+
+#: A tracking store keeps infinity as the largest float: beyond this a number is none.
+LARGEST_NUMBER = 1e300
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A run that a complete comparison would have, and has not.
+
+    Attributes:
+        arm: Its arm.
+        labels: Its label budget.
+        trial: Its trial.
+        replicate: Its seed, and fold where there are folds.
+        status: One of the statuses of a run, or ``missing`` when nobody ran it.
+        reason: Why it failed, as far as recorded.
+    """
+
+    arm: Arm
+    labels: str
+    trial: str
+    replicate: Replicate
+    status: str
+    reason: str = ""
+
+
+def is_usable(record: RunRecord, metric: str) -> bool:
+    """Return whether a run finished with a validation metric that is a number."""
+    value = record.metrics.get(f"val/{metric}", math.nan)
+    return record.status == "finished" and math.isfinite(value) and abs(value) < LARGEST_NUMBER
+
+
+def list_gaps(
+    trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], labels: str, metric: str
+) -> list[Gap]:
+    """List what a complete grid of trials and replicates would have; its replicates are those of any arm."""
+    replicates = sorted({one for runs in trials.values() for tried in runs.values() for one in tried})
+    gaps = []
+    for arm, runs in trials.items():
+        for trial, by_replicate in sorted(runs.items()):
+            for replicate in replicates:
+                record = by_replicate.get(replicate)
+                if record is None:
+                    gaps.append(Gap(arm, labels, trial, replicate, "missing"))
+                elif not is_usable(record, metric):
+                    reason = record.notes.get("reason", "")
+                    gaps.append(Gap(arm, labels, trial, replicate, name_status(record, metric), reason))
+    return gaps
+
+
+def name_status(record: RunRecord, metric: str) -> str:
+    """Return the status; a finished run whose metric is no number has diverged, one without it is missing."""
+    if record.status != "finished" or is_usable(record, metric):
+        return record.status
+    return "diverged" if f"val/{metric}" in record.metrics else "missing"

@@ -1,0 +1,110 @@
+"""The ranked table of a label budget: its columns and cells, the same in Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graft.compare.comparison import Budget, Row, Section
+from graft.compare.importance import Importance
+from graft.compare.naming import name_budget, write_gain, write_seconds, write_value
+from graft.compare.replicates import count_replicates
+
+#: What stands where there is nothing to say.
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the ranked table.
+
+    Attributes:
+        title: Its heading.
+        write: Writes its cell of a row.
+    """
+
+    title: str
+    write: Callable[[Row], str]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The ranked table of a label budget.
+
+    Attributes:
+        title: The label budget, the labels used, and the replicates.
+        columns: Headings.
+        rows: Cells, the best arm on test first.
+        bold: Whether a row is the arm that validation chose.
+        verdicts: The verdict of each row, empty without a twin.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: tuple[bool, ...]
+    verdicts: tuple[str, ...]
+
+
+def rank_budget(section: Section, budget: Budget, metric: str) -> Ranking:
+    """Return the ranked table of a label budget."""
+    columns = list_columns(section, metric)
+    replicates = count_replicates(budget.rows[0].replicates)
+    return Ranking(
+        title=f"{name_budget(budget.labels)}{_count_labels(budget)}, {replicates}",
+        columns=tuple(column.title for column in columns),
+        rows=tuple(tuple(column.write(row) for column in columns) for row in budget.rows),
+        bold=tuple(row.headline for row in budget.rows),
+        verdicts=tuple(row.verdict or "" for row in budget.rows),
+    )
+
+
+def list_columns(section: Section, metric: str) -> list[Column]:
+    """Return the columns that a section has something to say in."""
+    name = metric.replace("_", " ")
+    columns = [
+        Column("arm", lambda row: row.name),
+        Column(f"test {name}", lambda row: write_value(row.test)),
+        Column("difference to the twin", lambda row: write_difference(row, metric)),
+        Column("verdict", lambda row: row.verdict or NOTHING),
+    ]
+    if any(row.multiplier for budget in section.budgets for row in budget.rows):
+        columns.append(
+            Column("labels it is worth", lambda row: row.multiplier.text if row.multiplier else NOTHING)
+        )
+    columns += [
+        Column(f"val {name}", lambda row: f"{row.validation:.3f}"),
+        Column("trials", lambda row: str(row.trials)),
+        Column("training", lambda row: write_seconds(row.train_seconds)),
+        Column("chosen values", lambda row: row.tuned or NOTHING),
+    ]
+    return columns
+
+
+def write_difference(row: Row, metric: str) -> str:
+    """Write the difference of an arm to its twin with its interval."""
+    return write_gain(row.to_twin.estimate, metric) if row.to_twin else NOTHING
+
+
+def rank_importance(importance: Importance) -> Ranking:
+    """Return what the validation metric varies with as a table."""
+    return Ranking(
+        title=f"What validation varies with, {name_budget(importance.labels)}, {importance.runs} runs",
+        columns=("factor", "share of the variance"),
+        rows=tuple((name, f"{100 * share:.0f} %") for name, share in importance.shares),
+        bold=(False,) * len(importance.shares),
+        verdicts=("",) * len(importance.shares),
+    )
+
+
+def name_section(section: Section) -> str:
+    """Return what tells a section from the others for people."""
+    return f"{section.data} (condition {section.condition[:6]})"
+
+
+def _count_labels(budget: Budget) -> str:
+    total = budget.labels_train + budget.labels_val
+    if not math.isfinite(total):
+        return ""
+    return f" ({budget.labels_train:.0f} training + {budget.labels_val:.0f} validation = {total:.0f} labels)"

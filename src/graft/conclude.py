@@ -1,0 +1,121 @@
+"""What is recorded when a run has ended: its numbers, what they are to be compared with, its weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.config.names import STAGES
+from graft.errors import RunFailedError
+from graft.inputs import Inputs
+from graft.plan.groups import Sharing
+from graft.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from graft.data.image_set import Int64Array
+    from graft.track.writer import RunWriter
+    from graft.train.fit import Fitted
+    from graft.train.neighbours import Float32Array
+
+
+def record_end(
+    recorder: RunWriter,
+    spec: RunSpec,
+    inputs: Inputs,
+    fitted: Fitted,
+    sharing: Sharing | None,
+    seconds: float,
+) -> None:
+    """Record what came out of a run, and what it is to be compared with."""
+    from graft.data.baselines import count_labels
+    from graft.track.results import record_result
+
+    inputs.classifier.backbone.entry = 0  # from here on it sees images again
+    alone, really = count_seconds(inputs, fitted, sharing)
+    fitted = replace(fitted, train_seconds=alone)
+    record_result(recorder, spec.config, inputs.images, inputs.split, fitted)
+    numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
+    recorder.record(numbers | _measure_baselines(spec, inputs), fitted.best_step)
+    recorder.record({"run_seconds": seconds}, fitted.best_step)
+
+
+def count_seconds(inputs: Inputs, fitted: Fitted, sharing: Sharing | None = None) -> tuple[float, float]:
+    """Return the seconds that training takes a run alone, and those that it really took.
+
+    Alone it sends every image that it sees through its frozen stages; their time is measured where it reads
+    activations instead. Really it took its share of what computing those took.
+    """
+    shared = inputs.shared
+    if shared is None:
+        return fitted.train_seconds, fitted.train_seconds
+    validations = -(-fitted.steps // inputs.budget.steps_per_round)
+    images = fitted.images_seen + validations * len(inputs.split.val)
+    alone = fitted.train_seconds + images * shared.seconds_per_image
+    return alone, fitted.train_seconds + shared.seconds + (sharing.seconds if sharing else 0.0)
+
+
+def keep_run_weights(root: Path, spec: RunSpec, inputs: Inputs) -> None:
+    """Write the weights of a run.
+
+    Raises:
+        RunFailedError: They cannot be written: a run without them has not done what was asked.
+    """
+    from graft.track.results import checkpoint_folder, keep_weights
+
+    if spec.config.checkpoint.keep == "none":
+        return
+    try:
+        keep_weights(root, spec, inputs.images.class_names, inputs.classifier.trainable_state())
+    except OSError as error:
+        raise RunFailedError(
+            f"Expected to write the weights of the run to {checkpoint_folder(root, spec.key)}, but could "
+            f"not: {error.strerror or error}. The same command tries again without training again; "
+            "`checkpoint.keep=none` does without them."
+        ) from error
+
+
+def _measure_baselines(spec: RunSpec, inputs: Inputs) -> dict[str, float]:
+    """Return what a run is to be compared with; runs of the same images and split share it."""
+    from graft.data.baselines import measure_baselines
+    from graft.data.measured import measure_once
+    from graft.train.neighbours import measure_neighbours
+
+    images, split, facts = inputs.images, inputs.split, spec.facts
+    folder = Path(spec.config.paths.root).resolve() / "cache" / "measured"
+    same = (images.digest, dict(facts.preprocessing), split.digest)
+    pixels = inputs.pixels
+    numbers = measure_once(folder, "baselines", same, lambda: measure_baselines(pixels, images.labels, split))
+    config = spec.config
+    frozen = facts.weights_sha256 is not None and config.transfer.freeze_depth == STAGES
+    if not frozen or config.trainer.limit_batches is not None:
+        return numbers
+    # What partial weights lack is drawn from the seed.
+    whole = str(facts.weights_sha256) + (f"+{config.seed}" if config.backbone.allow_partial else "")
+    features = (config.backbone.name, whole, facts.precision, *same)
+    read = _find_features(spec, inputs, tuple(str(part) for part in features[:-1]))
+    return numbers | measure_once(
+        folder, "neighbours", features, lambda: measure_neighbours(read, images.labels, split)
+    )
+
+
+def _find_features(
+    spec: RunSpec, inputs: Inputs, same: tuple[str, ...]
+) -> Callable[[Int64Array], Float32Array]:
+    """Return what reads the features of a whole frozen backbone: from the store where they are there."""
+    from graft.data.preprocessing import Preprocessing
+    from graft.train.neighbours import read_features
+
+    shared = inputs.shared
+    if shared is not None and shared.boundary == STAGES:
+        return lambda rows: shared.activations.plain.read(rows).float().numpy()
+    return functools.partial(
+        read_features,
+        backbone=inputs.classifier.backbone,
+        pixels=inputs.pixels,
+        preprocessing=Preprocessing.from_dict(spec.facts.preprocessing),
+        trainer=spec.config.trainer,
+        same=same,
+    )

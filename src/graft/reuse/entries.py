@@ -1,0 +1,204 @@
+"""Stored activations as they lie on disk: what is there, what is damaged, what may go. Needs no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+#: Raise it when code changes activations or the layout of an entry.
+STORE_VERSION = 1
+
+#: The files of an entry.
+FILES = ("about.json", "rows.bin", "journal.jsonl")
+
+#: Bytes of one number, by the name of its type.
+ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+_READ_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class EntryName:
+    """What activations depend on.
+
+    Attributes:
+        data: Digest of the images.
+        preprocessing: How images become inputs, mean and std included.
+        backbone: Architecture with its options.
+        weights: What fills the frozen stages: a sha256, or how they were drawn.
+        boundary: The last frozen stage, 1 to 5, or the name of a node.
+        precision: Arithmetic of the frozen stages.
+        view: Which augmented version of the images, None for the images themselves.
+        dtype: What the activations are rounded to, None for nothing: they are kept as they were computed.
+    """
+
+    data: str
+    preprocessing: Mapping[str, Any]
+    backbone: str
+    weights: str
+    boundary: str
+    precision: str
+    view: str | None = None
+    dtype: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """A short name of all this, hex."""
+        facts = asdict(self)
+        if self.dtype is None:  # exact activations are named as they always were
+            del facts["dtype"]
+        text = json.dumps([STORE_VERSION, facts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """One entry as it lies on disk.
+
+    Attributes:
+        digest: Its name.
+        disk_bytes: What it takes.
+        used: When it was opened last, unix seconds.
+        about: Its number of images, shape and type of numbers, and what its activations depend on; empty
+            where that cannot be read, or belongs to another folder.
+        filled: Whether a journal speaks of activations.
+    """
+
+    digest: str
+    disk_bytes: int
+    used: float
+    about: Mapping[str, Any]
+    filled: bool
+
+    @property
+    def state(self) -> str:
+        """``whole``, ``foreign`` for what is no entry, or ``unfinished`` for one without activations."""
+        if not self.about:
+            return "foreign"
+        return "whole" if self.filled else "unfinished"
+
+
+def list_entries(root: Path) -> list[StoredEntry]:
+    """Return what is stored under ``root``."""
+    found = []
+    for folder in sorted(root.glob("*")) if root.is_dir() else []:
+        with contextlib.suppress(OSError):  # another process may be throwing it away
+            if folder.is_dir():
+                found.append(_look_at(folder))
+    return found
+
+
+def _look_at(folder: Path) -> StoredEntry:
+    files = {path.name: path.stat() for path in folder.rglob("*")}
+    blocks = sum(getattr(state, "st_blocks", -(-state.st_size // 512)) * 512 for state in files.values())
+    filled = "journal.jsonl" in files and files["journal.jsonl"].st_size > 0
+    about = {} if set(files) - set(FILES) else read_about(folder)
+    return StoredEntry(folder.name, blocks, folder.stat().st_mtime, about, filled)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return what an entry says of itself, empty where it says nothing that fits it."""
+    try:
+        said = json.loads((folder / "about.json").read_text())
+        sound = EntryName(**said["name"]).digest == folder.name and said["dtype"] in ITEM_BYTES
+        sound = sound and int(said["count"]) >= 0 and math.prod(said["shape"]) > 0
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return dict(said) if sound else {}
+
+
+def read_journal(folder: Path) -> Iterator[tuple[str, list[tuple[int, int]], str]]:
+    """Yield the lines of a journal: each as it is, its stretches of rows (first, end), and their hash."""
+    journal = folder / "journal.jsonl"
+    for line in journal.read_text(errors="replace").splitlines() if journal.exists() else []:
+        try:
+            said = json.loads(line)
+            yield line, [(int(first), int(end)) for first, end in said["rows"]], str(said["sha256"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the last line of a process that was killed
+
+
+def count_rows(folder: Path) -> int:
+    """Return how many images an entry speaks of."""
+    spans = sorted(span for _, spans, _ in read_journal(folder) for span in spans)
+    count = reached = 0
+    for first, end in spans:
+        count += max(0, end - max(first, reached))
+        reached = max(reached, end)
+    return count
+
+
+def is_damaged(folder: Path) -> bool:
+    """Read a whole entry and say whether a hash of it is wrong."""
+    about = read_about(folder)
+    if not about:
+        return True
+    row_bytes = math.prod(about["shape"]) * ITEM_BYTES[about["dtype"]]
+    try:
+        with (folder / "rows.bin").open("rb") as file:
+            return any(
+                _hash(file, spans, row_bytes) != expected for _, spans, expected in read_journal(folder)
+            )
+    except OSError:
+        return True
+
+
+def _hash(file: Any, spans: Sequence[tuple[int, int]], row_bytes: int) -> str:
+    digest = hashlib.sha256()
+    for first, end in spans:
+        file.seek(first * row_bytes)
+        left = (end - first) * row_bytes
+        while left > 0 and (content := file.read(min(left, _READ_BYTES))):
+            digest.update(content)
+            left -= len(content)
+    return digest.hexdigest()
+
+
+def hold_entry(root: Path, digest: str) -> FileLock:
+    """Return the lock of an entry; a process may take one that it holds again."""
+    return FileLock(root / f"{digest}.lock", is_singleton=True)
+
+
+def remove_entry(root: Path, digest: str) -> bool:
+    """Throw an entry away, and say whether it is gone; one that another process holds stays.
+
+    Files that another process has mapped live on until it lets go of them. The lock file stays: whoever
+    waits for it must not wait for another one than whoever comes next.
+    """
+    try:
+        with hold_entry(root, digest).acquire(timeout=0):
+            shutil.rmtree(root / digest, ignore_errors=True)
+    except (Timeout, OSError):
+        return False
+    return not (root / digest).exists()
+
+
+def evict(root: Path, disk_bytes: int, keep: Sequence[str] = ()) -> tuple[list[StoredEntry], int]:
+    """Throw away the least recently used entries until the others take at most ``disk_bytes``.
+
+    Args:
+        root: Where the entries are.
+        disk_bytes: What they may take; below 0 for none at all.
+        keep: Digests of entries that stay.
+
+    Returns:
+        What is gone, and the bytes that are left.
+    """
+    entries = sorted(list_entries(root), key=lambda entry: entry.used)
+    used, gone = sum(entry.disk_bytes for entry in entries), []
+    for entry in entries:
+        if used <= disk_bytes:
+            break
+        if entry.digest not in keep and remove_entry(root, entry.digest):
+            used -= entry.disk_bytes
+            gone.append(entry)
+    return gone, used

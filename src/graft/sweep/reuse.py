@@ -1,0 +1,213 @@
+"""What the runs of a sweep share: decided, and computed, before the first of them starts."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graft.errors import RunFailedError
+from graft.plan.groups import SharedPrefix, Sharing, find_prefix, group_runs
+from graft.plan.spec import RunSpec
+
+if TYPE_CHECKING:
+    from graft.data.image_set import Int64Array
+    from graft.inputs import Progress, View
+    from graft.reuse.cost import StoragePlan
+    from graft.reuse.prefix import Prefix
+
+#: Weights of a head are there as such, as gradient, as two moments, as the best ones and as drawn ones.
+_COPIES = 6
+#: Features that a head may have, and more than most have.
+_WIDEST = 2048
+
+_NOT_WORTH = "reading its activations would take longer than computing them, or they exceed `reuse.disk_gb`"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One frozen network of a sweep: what is kept of it, for whom, and what that saves.
+
+    Attributes:
+        name: For people.
+        specs: The runs that have it.
+        images: Images that are asked for up to each kept boundary, by boundary.
+        storage: What is kept.
+        prefix: What computes it, to its deepest boundary.
+    """
+
+    name: str
+    specs: tuple[RunSpec, ...]
+    images: Mapping[int, Int64Array]
+    storage: StoragePlan
+    prefix: Prefix
+
+
+@dataclass(frozen=True)
+class ReusePlan:
+    """What is shared in a sweep.
+
+    Attributes:
+        networks: Frozen networks whose activations are shared.
+        sharing: What was decided for each run, by its key.
+        group_of: Number of the group whose heads train in one pass, by run key; none for a run alone.
+    """
+
+    networks: tuple[Network, ...] = ()
+    sharing: Mapping[str, Sharing] = field(default_factory=dict)
+    group_of: Mapping[str, int] = field(default_factory=dict)
+
+    def describe(self) -> list[str]:
+        """Say what was decided and what is expected of it."""
+        lines = []
+        for network in self.networks:
+            kept, plan = network.storage.kept, network.storage
+            if not kept:
+                lines.append(f"Reuse: nothing of {network.name} is kept: {_NOT_WORTH}.")
+                continue
+            stages = ", ".join(str(boundary) for boundary in kept)
+            lines.append(
+                f"Reuse: {network.name}, after stage {stages}: computed once for {len(network.specs)} runs "
+                f"({plan.disk_bytes / 1e9:.2g} GB); its frozen stages take about {plan.seconds:.0f} s "
+                f"instead of {plan.plain_seconds:.0f} s."
+            )
+        if self.group_of:
+            groups = len(set(self.group_of.values()))
+            lines.append(f"Reuse: {len(self.group_of)} heads train in {groups} passes.")
+        return lines
+
+
+def plan_reuse(specs: Sequence[RunSpec], workers: int, *, fuse: bool = True) -> ReusePlan:
+    """Decide what the runs of a sweep share.
+
+    Args:
+        specs: The runs that are still to do.
+        workers: How many go side by side.
+        fuse: Whether heads may train together.
+
+    Raises:
+        GraftError: When images or weights are not there.
+    """
+    views = _Views()
+    together: dict[SharedPrefix, list[RunSpec]] = {}
+    for spec in specs:
+        prefix = find_prefix(spec)
+        if prefix is not None and spec.config.reuse.enabled and not prefix.views:
+            together.setdefault(prefix, []).append(spec)
+    left = specs[0].config.reuse.disk_gb * 1e9 if specs else 0.0
+    networks, sharing = [], dict[str, Sharing]()
+    for prefix, members in together.items():
+        network = _plan_network(prefix, members, views, int(left))
+        networks.append(network)
+        left -= network.storage.disk_bytes
+        sharing |= {spec.key: _decide(spec, network.storage.kept) for spec in members}
+    shared = [spec for spec in specs if fuse and spec.key in sharing and sharing[spec.key].boundary]
+    steps = {spec.key: views.count_steps(spec) for spec in shared}
+    heads = {spec.key: _count_heads(spec, views.open(spec)) for spec in shared}
+    groups = group_runs(shared, steps, heads, workers)
+    numbered = {spec.key: number for number, group in enumerate(groups) if len(group) > 1 for spec in group}
+    return ReusePlan(tuple(networks), sharing, numbered)
+
+
+def compute_shared(plan: ReusePlan, progress: Progress | None = None) -> ReusePlan:
+    """Compute and store what the runs share, with all that this machine has.
+
+    A store that cannot be written changes nothing: each run then finds its own way.
+
+    Args:
+        plan: What was decided.
+        progress: Told how many of the missing activations of a network are done.
+
+    Returns:
+        The plan, with the time that this took shared among the runs.
+    """
+    from graft.reuse.prefix import prepare_activations
+    from graft.sharing import find_rounding, open_activations
+
+    sharing = dict(plan.sharing)
+    for network in plan.networks:
+        store = open_activations(network.specs[0].config)
+        started = time.perf_counter()
+        for boundary in network.storage.kept:
+            rounding = find_rounding(network.specs, boundary)
+            prefix = replace(network.prefix, depth=boundary, dtype=rounding)
+            with contextlib.suppress(RunFailedError):  # too large to be rounded: every run says so by itself
+                prepare_activations(store, prefix, network.images[boundary], progress)
+        network.prefix.backbone.cpu()  # what follows happens in other processes
+        seconds = (time.perf_counter() - started) / len(network.specs)
+        for member in network.specs:
+            sharing[member.key] = replace(sharing[member.key], seconds=seconds)
+    return ReusePlan(plan.networks, sharing, plan.group_of)
+
+
+class _Views:
+    """The images of runs; those that differ in what divides them are divided once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, View] = {}
+
+    def open(self, spec: RunSpec) -> View:
+        """Return the images of a run."""
+        from graft.inputs import open_view
+
+        same = repr((spec.config.data, dict(spec.facts.preprocessing), spec.config.seed))
+        if same not in self._kept:
+            self._kept[same] = open_view(spec)
+        return self._kept[same]
+
+    def count_steps(self, spec: RunSpec) -> int:
+        """Return the optimizer steps of a run."""
+        from graft.inputs import count_budget
+
+        return count_budget(spec.config, self.open(spec).split).total_steps
+
+
+def _count_heads(spec: RunSpec, view: View) -> int:
+    """Return how many heads like that of a run fit into `reuse.memory_gb`, with the scores they give."""
+    outputs = len(view.images.class_names)
+    scores = 2 * (len(view.split.val) + len(view.split.test))
+    return int(spec.config.reuse.memory_gb * 1e9 / (4 * outputs * (scores + _COPIES * _WIDEST)))
+
+
+def _decide(spec: RunSpec, kept: Sequence[int]) -> Sharing:
+    """Return the deepest kept boundary inside the frozen stages of a run."""
+    boundary = max((one for one in kept if one <= spec.config.transfer.freeze_depth), default=0)
+    return Sharing(boundary, reason="" if boundary else _NOT_WORTH)
+
+
+def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views, disk_bytes: int) -> Network:
+    """Decide which activations of one network are kept."""
+    from graft.inputs import build_model, count_budget
+    from graft.reuse.cost import Demand, plan_storage
+    from graft.reuse.speeds import measure_chain
+    from graft.sharing import make_prefix
+
+    images: dict[int, list[Int64Array]] = {}
+    passes: dict[int, int] = {}
+    for spec in specs:
+        split, depth = views.open(spec).split, spec.config.transfer.freeze_depth
+        budget = count_budget(spec.config, split)
+        validations = -(-budget.total_steps // budget.steps_per_round)
+        trained = budget.total_steps * min(spec.config.data.batch_size, len(split.train))
+        seen = trained + validations * len(split.val) + len(split.test)
+        passes[depth] = passes.get(depth, 0) + seen
+        images.setdefault(depth, []).extend((split.train, split.val, split.test))
+    wanted = {depth: np.unique(np.concatenate(parts)) for depth, parts in images.items()}
+    first, view = specs[0], views.open(specs[0])
+    folder = Path(first.config.paths.root).resolve() / "cache" / "measured"
+    backbone = build_model(first, view.images)[0].backbone
+    computes = make_prefix(first, prefix, backbone, view.pixels, max(wanted))
+    chain = measure_chain(folder, prefix.backbone, computes)
+    demands = {depth: Demand(passes[depth], len(rows)) for depth, rows in wanted.items()}
+    storage = plan_storage(chain, demands, disk_bytes)
+    asked = {
+        boundary: np.unique(np.concatenate([rows for depth, rows in wanted.items() if depth >= boundary]))
+        for boundary in storage.kept
+    }
+    name = f"{first.config.backbone.name} with {first.facts.weights_name}"
+    return Network(name, tuple(specs), asked, storage, computes)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from graft.compare.expect import list_failures, parse_expectation
+from graft.compare.report import compare_records
+from graft.errors import GraftError
+
+
+@pytest.fixture
+def comparison(sweep):
+    return compare_records(sweep, experiment="demo", metric="accuracy")
+
+
+@pytest.mark.parametrize(
+    "text", ["fine_tune helps", "transfer helps at 2", "linear probe helps at 2", "transfer helps"]
+)
+def test_what_holds_has_no_failures(comparison, text: str) -> None:
+    assert list_failures(comparison, parse_expectation(text)) == []
+
+
+def test_what_does_not_hold_says_what_came_instead(comparison) -> None:
+    [failure] = list_failures(comparison, parse_expectation("linear_probe helps"))
+    assert failure.startswith("linear probe, 20 labels per class: ")
+    assert "+0.1 points" in failure
+    assert len(list_failures(comparison, parse_expectation("fine_tune hurts"))) == 2
+    [alone] = list_failures(comparison, parse_expectation("from_scratch helps at 2"))
+    assert alone.endswith("there is no twin to compare with")
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("linear_probe equivalent", "equivalent"),
+        ("fine_tune is not established at all", "not established"),
+        ("  transfer hurts at 30% ", "hurts"),
+    ],
+)
+def test_every_verdict_can_be_expected(text: str, verdict: str) -> None:
+    assert parse_expectation(text).verdict == verdict
+
+
+@pytest.mark.parametrize("text", ["", "fine_tune", "helps", "fine_tune wins", "fine_tune helps on 10"])
+def test_a_broken_expectation_says_grammar_and_choices(text: str) -> None:
+    with pytest.raises(GraftError, match=r"Expected `--expect` as <who> <verdict> \[at <labels>\]") as caught:
+        parse_expectation(text)
+    assert "one of: helps, hurts, equivalent, not established" in str(caught.value)
+
+
+def test_who_and_labels_have_to_be_compared(comparison) -> None:
+    with pytest.raises(GraftError, match=r"`who of --expect` to be one of: fine-tune, .*Did you mean"):
+        list_failures(comparison, parse_expectation("finetune helps"))
+    with pytest.raises(GraftError, match=r"`labels of --expect` to be one of: .*but got '5'"):
+        list_failures(comparison, parse_expectation("fine_tune helps at 5"))

@@ -1,0 +1,90 @@
+"""Doubts about where runs come from, each with a command that helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from graft.compare.report import compare_records
+from graft.track.record import RunRecord
+
+
+def make_runs(make_arm, make_run, **notes: str) -> list[RunRecord]:
+    return [
+        make_run(arm, val=value + 0.01 * seed, test=value + 0.01 * seed, seed=seed, notes=notes)
+        for arm, value in ((make_arm(), 0.5), (make_arm("linear_probe", 5), 0.8))
+        for seed in range(5)
+    ]
+
+
+def told(records: list[RunRecord]) -> tuple[str, str]:
+    comparison = compare_records(records, experiment="demo", metric="accuracy")
+    return "\n".join(comparison.doubts), "\n".join(comparison.notes)
+
+
+@pytest.mark.parametrize(
+    ("notes", "said", "command"),
+    [
+        (
+            {"source_contains_target": "glyphs has 10 of the 10 target classes"},
+            "Pretraining data: glyphs has 10 of the 10 target classes.",
+            "`backbone.weights=<other>`",
+        ),
+        (
+            {"preprocessing_override": "data.image_size=32"},
+            "Preprocessing of the weights overridden (data.image_size=32)",
+            "Leave it out",
+        ),
+        (
+            {"data_warnings": "nearly one picture in several splits: 3 found by the check"},
+            "Training and test may share pictures (nearly one picture in several splits: 3",
+            "`graft check data=digits`",
+        ),
+    ],
+)
+def test_what_runs_tell_of_themselves_is_doubted(make_arm, make_run, notes, said: str, command: str) -> None:
+    doubts, _ = told(make_runs(make_arm, make_run, **notes))
+    [doubt] = [line for line in doubts.splitlines() if said in line]
+    assert command in doubt
+
+
+def test_what_nobody_looked_at_is_noted(make_arm, make_run) -> None:
+    _, notes = told(make_runs(make_arm, make_run))
+    assert "Whether the pretraining data of glyphs held images of digits is not known." in notes
+    assert "`graft check data=digits` looks for them" in notes
+
+
+def test_from_scratch_alone_has_no_source(make_arm, make_run) -> None:
+    _, notes = told([run for run in make_runs(make_arm, make_run) if run.arm.from_scratch])
+    assert "pretraining data" not in notes
+
+
+def test_several_versions_of_graft_are_doubted(make_arm, make_run) -> None:
+    old, new = (make_runs(make_arm, make_run, version=version) for version in ("0.1.0", "0.2.0"))
+    doubts, _ = told([*old[:5], *new[5:]])
+    assert "several versions of graft (0.1.0 and 0.2.0)" in doubts
+    assert "`paths.root=<new folder>`" in doubts
+
+
+def test_changed_images_stand_apart(make_arm, make_run) -> None:
+    old, new = (make_runs(make_arm, make_run, data_digest=digest * 64) for digest in "ab")
+    changed = [
+        replace(run, condition="other", run_id=f"b{run.run_id}", run_key=f"b{run.run_key}") for run in new
+    ]
+    _, notes = told([*old, *changed])
+    assert "The images or labels of digits changed between runs (aaaaaaaa and bbbbbbbb)" in notes
+    assert "run the sweep again on the data as they are" in notes
+
+
+def test_unequal_tuning_is_doubted_with_what_equal_tuning_would_give(make_arm, make_run) -> None:
+    more = [make_run(make_arm(), val=0.6, test=0.6, seed=seed, lr=0.1) for seed in range(5)]
+    doubts, _ = told([*make_runs(make_arm, make_run), *more])
+    assert (
+        "Tuning budgets differ at 2 labels per class: 2 trials for from scratch; 1 trial for linear" in doubts
+    )
+    assert (
+        "With 1 trial each, expected at 2 labels per class on validation:"
+        " 0.820 for linear probe and 0.560 for from scratch." in doubts
+    )
+    assert "A single learning rate was tried for linear probe at 2 labels per class" in doubts

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graft.compare.where import parse_where
+from graft.errors import GraftError
+
+
+def kept(records, text: str) -> set[tuple[str, str, int]]:
+    return {(one.arm.method, one.labels, one.seed) for one in parse_where(text).keep(records)}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("labels<=5", {"2", "5"}),
+        ("labels < 5", {"2"}),
+        ("labels>5 and labels != all", {"20"}),
+        ("labels>=20", {"20", "all"}),
+        ('labels = "all"', {"all"}),
+        ("labels>10%", {"30%", "all"} - {"all"}),
+        ("labels==5 and seed=0", {"5"}),
+    ],
+)
+def test_labels_are_compared_as_numbers(make_arm, make_run, text: str, labels: set[str]) -> None:
+    runs = [make_run(make_arm(), val=1, test=1, labels=one) for one in ("2", "5", "20", "30%", "all")]
+    assert {label for _, label, _ in kept(runs, text)} == labels
+
+
+def test_twins_of_what_is_kept_stay(make_arm, make_run) -> None:
+    arms = [make_arm(backbone=name) for name in ("small_cnn", "resnet18")]
+    arms += [make_arm("fine_tune", depth, backbone="resnet18") for depth in (0, 3)]
+    runs = [make_run(arm, val=1, test=1, lr=lr) for arm in arms for lr in (0.1, 0.01)]
+    found = parse_where("freeze_depth>=3 and lr<=0.01").keep(runs)
+    assert {(one.arm.method, one.arm.backbone, one.trial.split()[1]) for one in found} == {
+        ("fine_tune", "resnet18", "lr=0.01"),
+        ("from_scratch", "resnet18", "lr=0.01"),
+    }
+    assert len(parse_where("weights=glyphs").keep(runs)) == 6
+    assert len(parse_where("weights=glyphs@1234abcd and method=fine_tune").keep(runs)) == 6
+
+
+def test_what_matches_nothing_lists_the_values_that_exist(sweep) -> None:
+    with pytest.raises(GraftError) as caught:
+        parse_where("backbone=resnet18 and labels>100").keep(sweep)
+    said = str(caught.value)
+    assert (
+        "Expected some of 90 runs to match --where 'backbone=resnet18 and labels>100', but none does." in said
+    )
+    assert said.endswith("The values there are: `backbone`: small_cnn; `labels`: 2, 20.")
+
+
+def test_an_unknown_field_lists_the_fields(sweep) -> None:
+    with pytest.raises(GraftError, match=r"`a field of --where` to be one of: backbone, .*Did you mean"):
+        parse_where("backbones=resnet18").keep(sweep)
+
+
+@pytest.mark.parametrize(
+    ("text", "came"),
+    [
+        ("", "nothing"),
+        ("labels", "'labels'"),
+        ("labels<=", "'labels<='"),
+        ("labels<=2 or seed=1", "'or seed=1'"),
+        ("labels<=2 and", "nothing"),
+        ("__import__('os')", r"\"__import__\('os'\)\""),
+    ],
+)
+def test_a_broken_where_says_the_grammar(text: str, came: str) -> None:
+    with pytest.raises(GraftError, match=f"but got {came}. A condition is a field") as caught:
+        parse_where(text)
+    assert '--where "backbone=resnet18 and labels<=20"' in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(GraftError):
+        assert parse_where(text).conditions

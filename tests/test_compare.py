@@ -1,0 +1,180 @@
+"""`graft compare` on a real store, whose runs were recorded without any training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from graft.cli import main
+from graft.config.load import to_plain
+from graft.config.schema import Config
+from graft.plan.spec import Facts, RunSpec, specify
+from graft.track.parents import read_parents
+from graft.track.store import Store, open_store
+from graft.track.writer import RunWriter, start_run, start_sweep
+
+PREPROCESSING = {
+    "channels": 1, "size": 16, "resize": None, "interpolation": "bilinear", "antialias": True,
+    "mean": [0.5], "std": [0.5],
+}  # fmt: skip
+CLASSES = [str(digit) for digit in range(10)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_heartbeats() -> Iterator[None]:
+    """Let no thread of a run work beside the tests after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graft.track.heartbeat._BEAT_SECONDS", 1e6)
+        yield
+
+
+def plan(build_config: Callable[..., Config], experiment: str, **knobs: Any) -> RunSpec:
+    pretrained = knobs.get("transfer.method") == "fine_tune"
+    facts = Facts(
+        "d" * 64,
+        (),
+        "a" * 64 if pretrained else None,
+        "glyphs@aa" if pretrained else "none",
+        PREPROCESSING,
+        "32",
+    )
+    return specify(build_config({"tracking.experiment": experiment, **knobs}), facts)
+
+
+def record(writer: RunWriter, spec: RunSpec, rng: np.random.Generator, skill: float, tmp: Path) -> None:
+    """Record a run that is right with the given probability, as a real one does."""
+    label = np.arange(200) % 10
+    scores = rng.normal(size=(200, 10))
+    scores[np.arange(200), label] += np.where(rng.random(200) < skill, 9, -9)
+    for step in (10, 20, 30):
+        writer.record({"val/accuracy": skill * step / 30}, step)
+    right = float((scores.argmax(axis=1) == label).mean())
+    numbers = {"val/accuracy": skill, "test/accuracy": right, "train_seconds": 2.0, "labels_train": 20.0}
+    writer.conclude(numbers, 30)
+    folder = tmp / writer.run_id
+    folder.mkdir()
+    np.savez(folder / "predictions.npz", index=np.arange(200), label=label, scores=scores)
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(spec.config)))
+    (folder / "confusion.json").write_text(json.dumps({"class_names": CLASSES}))
+    (folder / "worst_errors.json").write_text("[]")
+    writer.log_folder(folder)
+    writer.end("finished")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, build_config: Callable[..., Config]) -> Store:
+    """Two arms, two label budgets, three seeds; transfer helps most with few labels."""
+    store = open_store(None, tmp_path_factory.mktemp("compare"))
+    rng, tmp = np.random.default_rng(0), tmp_path_factory.mktemp("artifacts")
+    skills = {
+        ("from_scratch", 2): 0.3,
+        ("fine_tune", 2): 0.9,
+        ("from_scratch", 5): 0.6,
+        ("fine_tune", 5): 0.92,
+    }
+    specs = {
+        (method, labels, seed): plan(
+            build_config,
+            "pays",
+            seed=seed,
+            **{"transfer.method": method, "data.labels_per_class": labels, "backbone.weights": weights},
+        )
+        for (method, labels), weights in ((key, "a" if key[0] == "fine_tune" else None) for key in skills)
+        for seed in range(3)
+    }
+    parent = start_sweep(store, "pays", list(specs.values()), "graft train -m seed=0,1,2")
+    for (method, labels, _), spec in specs.items():
+        record(
+            start_run(store, spec, parent_id=parent.run_id, notes={}), spec, rng, skills[method, labels], tmp
+        )
+    parent.end("finished")
+    return store
+
+
+@pytest.fixture
+def compare(store: Store, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["compare", *words, f"paths.root={store.root}"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_report_and_the_parent_run_carry_the_verdict(compare, store) -> None:
+    code, told, _ = compare()
+    assert code == 0
+    assert "At 2 labels per class, fine-tune beats training from scratch" in " ".join(told.split())
+    folder = store.root / "reports" / "pays"
+    page = (folder / "index.html").read_text()
+    HTMLParser().feed(page)
+    for words in ("graft train -m seed=0,1,2", "graft compare pays", "learning_curves", "fig-confusion"):
+        assert words in page
+    [parent] = read_parents(store, "pays")
+    run = store.client.get_run(parent.run_id)
+    assert run.data.tags["mlflow.note.content"].count("At 2 labels per class, fine-tune beats") == 1
+    assert run.data.metrics["gain/fine-tune/2"] == pytest.approx(0.6, abs=0.1)
+    assert run.data.metrics["gain/fine-tune/2/low"] > 0.3
+    found = {one.path for one in store.client.list_artifacts(parent.run_id, "report")}
+    assert {"report/index.html", "report/report.md", "report/runs.csv", "report/figures"} <= found
+
+
+def test_an_expectation_decides_the_exit_code(compare) -> None:
+    assert compare("--expect", "fine_tune helps at 2", "--expect=transfer helps at 2")[0] == 0
+    code, _, complaint = compare("pays", "--expect", "fine_tune hurts")
+    assert code == 3
+    assert complaint.count("graft: expected 'fine_tune hurts', but got fine-tune, ") == 2
+
+
+def test_json_stands_alone_on_stdout(compare) -> None:
+    code, told, _ = compare("--json", "--where", "labels<=2")
+    values = json.loads(told)
+    assert code == 0
+    assert [budget["labels"] for budget in values["sections"][0]["budgets"]] == ["2"]
+    assert (values["selection"], values["margin"]) == ("validation", 0.005)
+
+
+def test_another_view_has_a_folder_of_its_own_and_leaves_the_parent_alone(compare, store) -> None:
+    compare()
+    [parent] = read_parents(store, "pays")
+    before = store.client.get_run(parent.run_id).data
+    code, told, _ = compare("--oracle", "--margin", "3", "--where", "labels>2")
+    assert code == 0
+    assert "Oracle selection: test itself chose the trials." in told
+    after = store.client.get_run(parent.run_id).data
+    assert (after.tags, after.metrics) == (before.tags, before.metrics)
+    [folder] = store.root.glob("reports/pays--labels-2-*--margin-3--oracle")
+    assert "differences within 3 points count as none" in (folder / "index.html").read_text()
+
+
+def test_several_parents_are_compared_together(compare, store) -> None:
+    [parent] = read_parents(store, "pays")
+    assert compare("pays", parent.run_id)[0] == 0
+    assert (store.root / "reports" / f"pays+{parent.run_id}" / "index.html").is_file()
+
+
+def test_what_matches_nothing_says_what_there_is(compare) -> None:
+    code, _, complaint = compare("--where", "labels=50")
+    assert code == 2
+    assert "The values there are: `labels`: 2, 5." in complaint
+    code, _, complaint = compare("nobody")
+    assert code == 2
+    assert "Expected `experiment` to be one of: pays" in complaint
+
+
+def test_mixed_metrics_are_refused(store, compare, build_config, tmp_path) -> None:
+    for metric in ("accuracy", "macro_f1"):
+        spec = plan(build_config, "mixed", metric=metric)
+        record(
+            start_run(store, spec, parent_id=None, notes={}), spec, np.random.default_rng(0), 0.5, tmp_path
+        )
+    code, _, complaint = compare("mixed")
+    assert code == 2
+    assert "Expected runs of one metric, but they have 2: accuracy, macro_f1." in complaint
+    assert "--metric accuracy" in complaint
