@@ -29,7 +29,7 @@ COVERED_AT_LEAST = 0.93
 REPEATS = 4_000
 
 #: Below this, 1,000 experiments cannot tell the claim from its failure.
-DOUBTFUL = 0.945
+DOUBTFUL = 0.936
 ARMS = 6
 
 FloatArray = npt.NDArray[np.float64]

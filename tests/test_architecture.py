@@ -24,6 +24,7 @@ FLOW = (
 ON_TOP = {
     "pretrain": "sweep",
     "extract": "run",
+    "rank": "run",
     "inputs": "run",
     "sharing": "run",
     "together": "run",

@@ -84,7 +84,7 @@ MISTAKES = [
     (["trian"], "Expected `verb` to be one of: train,"),
     (["trian"], "Did you mean 'train'?"),
     (["compare", "path.root=x"], "Expected `option` to be one of: paths.root, tracking.uri"),
-    (["compare", "--deep"], "Expected `option` to be one of: --expect,"),
+    (["compare", "--deep"], "Expected `option` to be one of: --where, --expect,"),
     (
         ["compare", "--expect", "fine_tune wins"],
         "Expected `--expect` as <who> <verdict> [at <labels>], but got",

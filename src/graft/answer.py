@@ -18,7 +18,7 @@ from graft.errors import GraftError
 
 if TYPE_CHECKING:
     from graft.compare.asked import Asked
-    from graft.compare.comparison import Comparison, Section
+    from graft.compare.comparison import Comparison
     from graft.compare.evidence import Evidence, Sheet
     from graft.track.archive import Archive
     from graft.track.record import RunRecord
@@ -66,7 +66,7 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> 
         _say(console, comparison)
     folder = root / "reports" / name_report(names, asked)
     written = write_report(
-        comparison, folder, collect_evidence(archive, comparison, names, asked, root, console)
+        comparison, folder, collect_evidence(archive, comparison, names, asked, root, folder, console)
     )
     if asked.is_usual:
         _settle(store, comparison, names, root, folder, console)
@@ -158,10 +158,20 @@ def name_report(names: Sequence[str], asked: Asked) -> str:
 
 
 def collect_evidence(
-    archive: Archive, comparison: Comparison, names: Sequence[str], asked: Asked, root: Path, console: Console
+    archive: Archive,
+    comparison: Comparison,
+    names: Sequence[str],
+    asked: Asked,
+    root: Path,
+    folder: Path,
+    console: Console,
 ) -> Evidence:
-    """Read what the report shows beyond the numbers of the runs."""
-    from graft.compare.evidence import gather_evidence
+    """Read what the report shows beyond the numbers of the runs.
+
+    The worst errors of an earlier report in ``folder`` are not drawn again: opening the images takes long.
+    """
+    from graft.compare.evidence import find_winner, gather_evidence, read_sheet
+    from graft.compare.naming import name_budget
     from graft.track.parents import read_parents
 
     store, evidence = archive.store, gather_evidence(comparison, archive)
@@ -170,33 +180,32 @@ def collect_evidence(
     commands.append(" ".join(["graft compare", *names, *asked.words]))
     sheets = {}
     for section in comparison.sections:
-        sheet = draw_sheet(store, comparison, section, root, console)
+        run = find_winner(section, comparison)
+        if run is None:
+            continue
+        name = f"worst_errors-{run.run_id[:12]}"
+        caption = f"{run.data}: surest errors, {run.arm.label}, {name_budget(run.labels)}"
+        sheet = read_sheet(folder, name, caption) or draw_sheet(store, run, name, caption, root, console)
         if sheet is not None:
             sheets[section.condition] = sheet
     return replace(evidence, sheets=sheets, commands=tuple(dict.fromkeys(commands)))
 
 
 def draw_sheet(
-    store: Store, comparison: Comparison, section: Section, root: Path, console: Console
+    store: Store, run: RunRecord, name: str, caption: str, root: Path, console: Console
 ) -> Sheet | None:
-    """Draw what the headline arm was surest of, and wrong, at the largest label budget of a condition.
+    """Draw what a run was surest of, and wrong.
 
     Returns:
-        The sheet; None where there is no transfer arm, no error, or the images are not there any more.
+        The sheet; None where there is no error, or the images are not there any more.
     """
     from graft.compare.canvas import render_figure
-    from graft.compare.evidence import Sheet, find_runs
+    from graft.compare.evidence import Sheet
     from graft.compare.figures.worst import draw_worst
-    from graft.compare.naming import name_budget
     from graft.config.load import to_config
     from graft.inputs import open_run_images
     from graft.track.reader import read_worst_errors
 
-    budget = section.budgets[-1]
-    headline = next((row for row in budget.rows if row.headline), None)
-    if headline is None:
-        return None
-    run = find_runs(section, comparison, headline.arm, budget.labels)[0]
     try:
         plain, errors = read_worst_errors(store, run.run_id)
         plain["paths"]["root"], plain["data"]["download"] = str(root), False
@@ -209,10 +218,8 @@ def draw_sheet(
     if not errors:
         return None
     captions = tuple(_say_error(error, images.class_names) for error in errors)
-    title = f"Surest errors: {run.arm.label}, {name_budget(budget.labels)}"
-    figure = draw_worst([images.read(error["index"]) for error in errors], captions, title)
-    name = f"worst_errors-{section.condition[:6]}"
-    return Sheet(name, f"{section.data}: {title.lower()}", captions, render_figure(figure, "png"))
+    figure = draw_worst([images.read(error["index"]) for error in errors], captions, caption)
+    return Sheet(name, caption, captions, render_figure(figure, "png"))
 
 
 def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:

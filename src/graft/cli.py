@@ -171,6 +171,20 @@ def _extract(words: list[str]) -> int:
     return compose_and_call("extract", overrides, lambda config: extract(config, asked))
 
 
+def _predict(words: list[str]) -> int:
+    from graft.deliver.predict import predict, read_prediction
+
+    asked, places = read_prediction(words)
+    _, (root, uri) = _split_places(places)
+    return predict(asked, root, uri)
+
+
+def _rank(words: list[str]) -> int:
+    from graft.rank import rank, read_ranking
+
+    return rank(read_ranking(words))
+
+
 def _ui(words: list[str]) -> int:
     from graft.track.dashboard import serve
 
@@ -308,6 +322,34 @@ VERBS = {
             ("graft extract transfer=random_features seed=1", "a control: random weights"),
         ),
         _extract,
+    ),
+    "predict": Verb(
+        "Label new images with the chosen model of an experiment, or with the model of a run",
+        "<run | experiment> <folder or files ...> [--out=predictions.csv] [--skip-bad]\n"
+        "                     [paths.root=...] [tracking.uri=...]",
+        "Writes path, label and the probability of each class as CSV. The model of an experiment is its\n"
+        "champion: of the arm that is best on validation with the most labels, the best seed. Images are\n"
+        "prepared as in training. Files that cannot be read are listed before anything is predicted.",
+        (
+            ("graft predict digits_transfer ~/new_images", "with the champion"),
+            ("graft predict <run id> a.png b.png --out=two.csv", "with the model of one run"),
+            ("graft predict mine ~/new_images --skip-bad", "leave out what cannot be read"),
+        ),
+        _predict,
+        ("--out=", "--skip-bad", *_PLACES),
+    ),
+    "rank": Verb(
+        "Rank backbones on a data set before anything is trained, from one pass over its images each",
+        "data=<source> backbone=<a,b,c> [backbone.weights=...] [--download] [--json] [key=value ...]",
+        "Ranked by the validation accuracy of a ridge probe; beside it LogME, H-score, LEEP and nearest\n"
+        "neighbours. Reads training and validation images, never test. The table goes under\n"
+        "paths.root/reports/rank. Weights that are not here are only fetched with --download.",
+        (
+            ("graft rank data=folder data.root=~/my_images backbone=resnet18,vit_b_16", "published weights"),
+            ("graft rank data=digits backbone=small_cnn backbone.weights=glyphs-small_cnn,mine", "bundles"),
+            ("graft rank data=cifar10 data.labels_per_class=50 backbone=resnet18,resnet50", "faster"),
+        ),
+        _rank,
     ),
     "cache": Verb(
         "Show what was computed once and kept, or throw away what may go",

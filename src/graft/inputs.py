@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _KEPT_OPEN = 4
 _OPENED: dict[tuple[object, Path], ImageSet] = {}
 
+#: Splits kept, the latest ones.
+_KEPT_DIVIDED = 64
+_DIVIDED: dict[tuple[str, str, int], Split] = {}
+
 #: Told (done, total).
 Progress = Callable[[int, int], None]
 
@@ -84,7 +88,6 @@ def open_view(spec: RunSpec) -> View:
     Raises:
         GraftError: When the images are not there, or not sound.
     """
-    from graft.data.divide import divide_images
     from graft.data.pixels import prepare_pixels
     from graft.data.preprocessing import Preprocessing
 
@@ -92,7 +95,21 @@ def open_view(spec: RunSpec) -> View:
     images = open_run_images(config)
     preprocessing = Preprocessing.from_dict(spec.facts.preprocessing)
     pixels = prepare_pixels(images, preprocessing, Path(config.paths.root).resolve() / "cache")
-    return View(images, preprocessing, pixels, divide_images(images, config.data, config.seed))
+    return View(images, preprocessing, pixels, _divide_once(images, config))
+
+
+def _divide_once(images: ImageSet, config: Config) -> Split:
+    """Divide a set; runs of other arms and trials divide it alike, which takes a second for a large one."""
+    from graft.data.divide import divide_images
+
+    if config.data.split_file is not None:  # may change between two runs
+        return divide_images(images, config.data, config.seed)
+    same = (images.digest, repr(config.data), config.seed)
+    if same not in _DIVIDED:
+        while len(_DIVIDED) >= _KEPT_DIVIDED:
+            _DIVIDED.pop(next(iter(_DIVIDED)))
+        _DIVIDED[same] = divide_images(images, config.data, config.seed)
+    return _DIVIDED[same]
 
 
 def build_model(spec: RunSpec, images: ImageSet) -> tuple[Classifier, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from graft.compare.canvas import DEPTH_COLOURS, RANDOM_COLOUR
-from graft.compare.evidence import Evidence, Portrait, Predictions, Sheet
+from graft.compare.evidence import Evidence, Portrait, Predictions, Sheet, read_sheet
 from graft.compare.figures.worst import draw_worst
 from graft.compare.report import compare_records, write_report
 from graft.compare.runs import read_runs
@@ -192,3 +192,9 @@ def test_figures_of_an_earlier_report_go(tmp_path) -> None:
     comparison = compare_records(read_runs(GOLDEN / "runs.csv"), experiment="demo", metric="accuracy")
     write_report(comparison, tmp_path)
     assert not (tmp_path / "figures" / "confusion-old.png").exists()
+
+
+def test_the_sheet_of_an_earlier_report_is_read_back(folder: Path, evidence: Evidence) -> None:
+    [sheet] = evidence.sheets.values()
+    assert read_sheet(folder, sheet.name, sheet.caption) == sheet
+    assert read_sheet(folder, "worst_errors-other", "") is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +134,36 @@ def find_runs(section: Section, comparison: Comparison, arm: Arm, labels: str) -
     by_id = {record.run_id: record for record in comparison.records}
     chosen = [by_id[run_id] for run_id in section.chosen]
     return [record for record in chosen if (record.arm, record.labels) == (arm, labels)]
+
+
+def find_winner(section: Section, comparison: Comparison) -> RunRecord | None:
+    """Return the first run of the arm that validation chose at the largest label budget, None without one."""
+    budget = section.budgets[-1]
+    headline = next((row for row in budget.rows if row.headline), None)
+    return find_runs(section, comparison, headline.arm, budget.labels)[0] if headline else None
+
+
+def format_sheet(sheet: Sheet) -> str:
+    """Return what stands under the pictures of a sheet as CSV."""
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows([["caption"], *([one] for one in sheet.captions)])
+    return table.getvalue()
+
+
+def read_sheet(folder: Path, name: str, caption: str) -> Sheet | None:
+    """Return the sheet of an earlier report, None where it has no such one.
+
+    Args:
+        folder: Folder of the report.
+        name: Name of its files, without their ending.
+        caption: What it shows.
+    """
+    picture, table = (folder / "figures" / f"{name}.{kind}" for kind in ("png", "csv"))
+    if not (picture.is_file() and table.is_file()):
+        return None
+    with table.open(newline="", encoding="utf-8") as file:
+        captions = tuple(row[0] for row in csv.reader(file) if row)[1:]
+    return Sheet(name, caption, captions, picture.read_bytes())
 
 
 def _read_predictions(archive: Archive, runs: Sequence[RunRecord]) -> Predictions | None:

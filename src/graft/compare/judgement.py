@@ -140,7 +140,8 @@ def count_labels(choice: Choice, choices: Sequence[Choice], axis: Axis, tables: 
             return spread_over_seeds(difference[:, 0])
         return spread_two_way(difference, by_class, one.unit)
 
-    ladder = [Rung(axis.places[twin.labels], each) for twin, each in zip(twins, values[1:], strict=True)]
+    rungs = {axis.places[twin.labels]: each for twin, each in zip(twins, values[1:], strict=True)}
+    ladder = [Rung(place, each) for place, each in rungs.items()]
     better = METRICS[tables.metric].higher_is_better
     return multiply_labels(axis.places[choice.labels], values[0], ladder, spread, higher_is_better=better)
 

@@ -66,13 +66,12 @@ def multiply_labels(
     spread: Callable[[FloatArray], Spread],
     *,
     higher_is_better: bool,
-    level: float = 0.95,
 ) -> Multiplier | None:
     """Return how many times the labels from scratch needs for the test metric of an arm.
 
     Its curve over the logarithm of the labels is made monotone by pooling neighbours, and straight between
     label budgets. The interval holds every number of labels at which the arm and the curve are not told
-    apart by the interval of their paired difference: for the same new seeds, and images, as that one.
+    apart by the 95 % interval of their paired difference: for the same new seeds, and images, as that one.
 
     Args:
         labels: Labels of the arm.
@@ -80,7 +79,6 @@ def multiply_labels(
         ladder: From scratch at each label budget, ascending, on the same seeds and images.
         spread: Returns the spread of a paired difference ``(S, N)``.
         higher_is_better: The metric's direction.
-        level: Coverage of the interval.
 
     Returns:
         The multiplier, None where there are fewer than two label budgets.
@@ -109,7 +107,7 @@ def multiply_labels(
 
     def reach(difference: FloatArray) -> float:
         """Return half the width of the interval; seeds that agree by chance do not make it short."""
-        found = spread(difference).reach(level)
+        found = spread(difference).reach(0.95)
         return math.inf if math.isnan(found) else found
 
     value = find(lambda one: float(one.mean()))

@@ -15,7 +15,7 @@ from graft.compare.canvas import render_figure
 from graft.compare.comparison import Comparison
 from graft.compare.doubts import list_doubts, list_notes
 from graft.compare.drawing import Drawing, format_table
-from graft.compare.evidence import Evidence
+from graft.compare.evidence import Evidence, format_sheet
 from graft.compare.figures.section import draw_section
 from graft.compare.latex import render_latex
 from graft.compare.markdown import FigureFile, render_markdown
@@ -24,7 +24,7 @@ from graft.compare.page import render_page
 from graft.compare.ranking import name_section
 from graft.compare.runs import format_runs
 from graft.compare.section import build_section, count_looks
-from graft.compare.select import SelectionName, select_trials
+from graft.compare.select import Selection, SelectionName, select_trials
 from graft.compare.statistics import MARGIN
 from graft.compare.verdict import say_verdict
 from graft.errors import GraftError
@@ -84,15 +84,7 @@ def compare_records(
         doubts.insert(
             0, "Test itself chose the trials (oracle): every number flatters. Leave out `--oracle`."
         )
-    if len(compared) > 1:
-        said = "Runs of different data, splits or training budgets are never compared with each other"
-        notes.insert(0, f"{said}: the {len(compared)} conditions found stand apart.")
-        notes += note_data_versions(records)
-    for one in selections:
-        if not one.choices:
-            size = sum(record.condition == one.condition for record in records)
-            where = f"{one.data} (condition {one.condition[:6]})"
-            notes.append(f"{where}: none of {size} runs can be compared.")
+    notes = _note_conditions(selections, records) + notes
     return Comparison(
         experiment,
         question,
@@ -105,6 +97,21 @@ def compare_records(
         margin=margin,
         test_looks=count_looks(records, sections, selection),
     )
+
+
+def _note_conditions(selections: Sequence[Selection], records: Sequence[RunRecord]) -> list[str]:
+    """Say which runs stand apart, and of which nothing can be compared."""
+    notes = []
+    compared = sum(bool(one.choices) for one in selections)
+    if compared > 1:
+        said = "Runs of different data, splits or training budgets are never compared with each other"
+        notes = [f"{said}: the {compared} conditions found stand apart.", *note_data_versions(records)]
+    for one in selections:
+        if not one.choices:
+            size = sum(record.condition == one.condition for record in records)
+            where = f"{one.data} (condition {one.condition[:6]})"
+            notes.append(f"{where}: none of {size} runs can be compared.")
+    return notes
 
 
 def write_report(comparison: Comparison, folder: Path, evidence: Evidence = _NOTHING) -> list[Path]:
@@ -139,6 +146,7 @@ def write_report(comparison: Comparison, folder: Path, evidence: Evidence = _NOT
         sheet = evidence.sheets.get(section.condition)
         if sheet is not None:
             pictures[Path("figures") / f"{sheet.name}.png"] = sheet.png
+            pictures[Path("figures") / f"{sheet.name}.csv"] = format_sheet(sheet).encode()
     files = {
         Path("index.html"): render_page(comparison, drawings, vectors, evidence).encode(),
         Path("report.md"): render_markdown(comparison, _list_figures(drawings, evidence)).encode(),

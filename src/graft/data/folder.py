@@ -63,7 +63,7 @@ def scan_folder(root: Path, cache_root: Path, progress: Progress | None = None) 
     official: list[int] = []
     for split, folder in sorted(split_folders.items()):
         for label, name in enumerate(class_names):
-            found = _list_images(folder / name)
+            found = list_images(folder / name)
             files += found
             labels += [label] * len(found)
             official += [split] * len(found)
@@ -169,7 +169,7 @@ def _list_folders(folder: Path) -> list[Path]:
     return sorted(inside, key=lambda path: path.name)
 
 
-def _list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """List the images inside at any depth, sorted by path."""
     return sorted(_find_images(folder), key=lambda path: path.as_posix())
 

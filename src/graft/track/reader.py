@@ -36,6 +36,10 @@ _OWN_FIELDS = {
 }  # fmt: skip
 
 
+#: Tags that are there to be filtered by in the dashboard, and here mean the same as their absence.
+_SAYS_NOTHING = {("graft.chosen", "false"), ("graft.register", "false")}
+
+
 def plan_digest(keys: Sequence[str]) -> str:
     """Return the name of a plan: a hash of its run keys, whatever their order."""
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:20]
@@ -102,6 +106,17 @@ def read_run(store: Store, run_id: str) -> RunRecord:
     """Return one run."""
     run = store.client.get_run(run_id)
     return _record(run, "")
+
+
+def find_run(store: Store, run_id: str) -> RunRecord | None:
+    """Return one run, None where there is none of that id, or it is a sweep's parent run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException:
+        return None
+    return _record(run, "") if run.data.tags.get("graft.kind") == "run" else None
 
 
 def last_experiment(store: Store) -> str:
@@ -233,7 +248,9 @@ def _latest_of_each(records: list[RunRecord]) -> list[RunRecord]:
 
 def _record(run: Run, experiment: str) -> RunRecord:
     tags = {
-        key.removeprefix("graft."): value for key, value in run.data.tags.items() if key.startswith("graft.")
+        key.removeprefix("graft."): value
+        for key, value in run.data.tags.items()
+        if key.startswith("graft.") and (key, value) not in _SAYS_NOTHING
     }
     killed = "pruned" if tags.get("status") == "pruned" else "killed"
     status = {"FINISHED": "finished", "KILLED": killed, "FAILED": tags.get("status", "failed")}

@@ -34,6 +34,8 @@ _LARGEST_BATCH = 1000
 _LONGEST_REASON = 5000
 
 
+_RUNNING = {"graft.status": "running"}
+
 #: How a run is closed that raised one of these.
 _STATUSES = {DivergedError: "diverged", PrunedError: "pruned"}
 
@@ -117,8 +119,9 @@ class RunWriter:
             self.store.client.set_tag(self.run_id, HEARTBEAT, f"{time.time():.0f}")
 
     def open(self, params: Mapping[str, str]) -> None:
-        """Say that the run is under way, with ``params``, and go on saying so."""
-        self._outbox.send(say_batch(tags={"graft.status": "running"}, params=params))
+        """Say what the run was asked for, and from now on that it is alive."""
+        if params:
+            self._outbox.send(say_batch(params=params))
         self._heartbeat = Heartbeat(self.beat)
         self._heartbeat.start()
 
@@ -139,7 +142,7 @@ class RunWriter:
         client.update_run(self.run_id, "RUNNING")
         for stale in {"graft.reason", TRANSIENT} & run.data.tags.keys():
             client.delete_tag(self.run_id, stale)
-        self.tag(tags)
+        self.tag({**tags, **_RUNNING})
         self.open({key: value for key, value in params.items() if key not in run.data.params})
 
     def pick_up(self) -> None:
@@ -198,7 +201,7 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
     """
     with needing_answers(store.uri):
         experiment = ask_patiently(lambda: store.experiment_id(spec.config.tracking.experiment))
-        tags = describe_run(spec, parent_id, notes)
+        tags = describe_run(spec, parent_id, notes) | _RUNNING
         run = ask_patiently(lambda: store.client.create_run(experiment, tags=tags))
     writer = RunWriter(store, run.info.run_id)
     writer.open(describe_params(spec))
@@ -306,6 +309,7 @@ def start_sweep(store: Store, experiment: str, specs: Sequence[RunSpec], command
             "graft.command": command,
             **provenance(),
             **describe_process(),
+            **_RUNNING,
         }
         run = ask_patiently(lambda: store.client.create_run(experiment_id, tags=tags))
     writer = RunWriter(store, run.info.run_id)

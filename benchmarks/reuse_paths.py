@@ -1,0 +1,245 @@
+"""The two paths that `reuse.py` compares, and where their times are kept."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reuse_bound import time_pass, time_suffixes
+
+from graft.config.load import to_config
+from graft.plan.arms import normalise
+from graft.plan.spec import RunSpec, specify
+from graft.run import execute, gather_facts
+from graft.sweep.reuse import ReusePlan, compute_shared, plan_reuse
+from graft.sweep.worker import Job, execute_job
+from graft.track.reader import read_experiment
+from graft.track.store import open_store
+
+EPOCHS = 10
+#: Share of the images and number of the epochs that runs with trainable stages are measured on.
+PART, PART_EPOCHS = 4, 2
+#: The same for ResNet-50.
+SMALL_PART = 10
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What runs that cost the same have in common.
+
+    Attributes:
+        depth: Frozen stages, -1 from scratch.
+        backbone: Architecture.
+        batch: Images per step.
+        until: The node that ends the frozen part, None for the depth's own.
+    """
+
+    depth: int
+    backbone: str = "resnet18"
+    batch: int = 32
+    until: str | None = None
+
+    @property
+    def part(self) -> int:
+        """The share of the images that it is measured on is one in so many."""
+        return PART if self.backbone == "resnet18" else SMALL_PART
+
+    @property
+    def scale(self) -> float:
+        """How much longer the whole training takes than what is measured."""
+        return self.part * EPOCHS / PART_EPOCHS
+
+
+PROBE = Kind(5)
+
+
+@dataclass
+class Bench:
+    """Where to measure, and what came out: seconds by path and kind.
+
+    Attributes:
+        root: Where the runs go.
+        images: A folder of images by class.
+        weights: State dicts by backbone.
+    """
+
+    root: Path
+    images: Path
+    weights: Mapping[str, str]
+    seconds: dict[str, dict[Any, list[float]]] = field(default_factory=dict)
+    differences: dict[Any, list[float]] = field(default_factory=dict)
+    stores: int = 0
+
+    def note(self, path: str, kind: Any, seconds: float) -> None:
+        """Keep one repeat."""
+        self.seconds.setdefault(path, {}).setdefault(kind, []).append(seconds)
+        print(f"{path:>8} {kind} {seconds:.2f} s", flush=True)
+
+    def median(self, path: str, kind: Any) -> float:
+        """Return the median of the repeats."""
+        return statistics.median(self.seconds[path][kind])
+
+    def fresh_store(self) -> str:
+        """Return the address of a tracking store that knows no run yet; opened, which takes a while."""
+        self.stores += 1
+        uri = f"sqlite:///{self.root}/store{self.stores}.db"
+        open_store(uri, self.root)
+        return uri
+
+    def describe(
+        self,
+        kind: Kind,
+        uri: str,
+        *,
+        lr: float = 1e-3,
+        decay: float = 0.01,
+        seed: int = 0,
+        part: bool = False,
+    ) -> RunSpec:
+        """Return one run, on all images or on a part of them."""
+        share, epochs = (kind.part, PART_EPOCHS) if part else (1, EPOCHS)
+        tree = {
+            "paths": {"root": str(self.root)},
+            "data": {
+                "name": "folder", "root": str(self.images), "image_size": 64, "batch_size": kind.batch,
+                "test_size": 1000.0 if kind.part == PART else 200.0,
+                "labels_per_class": 400 // share, "val_labels_per_class": max(1, 50 // share),
+            },
+            "backbone": {"name": kind.backbone, "weights": self.weights[kind.backbone]},
+            "transfer": {
+                "method": "from_scratch" if kind.depth < 0 else "fine_tune",
+                "freeze_depth": 0 if kind.until else max(0, kind.depth), "freeze_until": kind.until,
+            },
+            "optim": {"name": "adamw", "lr": lr, "weight_decay": decay},
+            "trainer": {"epochs": epochs, "max_validations": epochs, "accelerator": "cpu"},
+            "checkpoint": {"keep": "none"},
+            "tracking": {"experiment": "bench", "uri": uri},
+            "seed": seed,
+        }  # fmt: skip
+        config = normalise(to_config(tree), grid=True)
+        return specify(config, gather_facts(config), grid=True)
+
+    def probes(self, uri: str, rates: int, decays: int, seeds: int) -> list[RunSpec]:
+        """Return linear probes over rates, decays and seeds."""
+        return [
+            self.describe(PROBE, uri, lr=1e-4 * 2**rate, decay=10.0 ** -(1 + decay), seed=seed)
+            for seed in range(seeds)
+            for decay in range(decays)
+            for rate in range(rates)
+        ]
+
+
+def without_reuse(spec: RunSpec) -> RunSpec:
+    """Return the same run on the plain path; its key is the same."""
+    return replace(spec, config=replace(spec.config, reuse=replace(spec.config.reuse, enabled=False)))
+
+
+def run_sweep(specs: Sequence[RunSpec], plan: ReusePlan) -> None:
+    """Execute runs as a worker of a sweep does."""
+    done: set[int] = set()
+    for spec in specs:
+        group = plan.group_of.get(spec.key)
+        siblings: tuple[RunSpec, ...] = ()
+        if group is not None and group not in done:
+            done.add(group)
+            siblings = tuple(
+                other for other in specs if other is not spec and plan.group_of.get(other.key) == group
+            )
+        outcome = execute_job(Job(spec, None, plan.sharing.get(spec.key), siblings))
+        assert outcome.status == "finished", outcome
+
+
+def read_numbers(uri: str, root: Path) -> dict[str, dict[str, float]]:
+    """Return the numbers of all runs of a store by run key."""
+    records = read_experiment(open_store(uri, root), "bench")
+    return {record.run_key: dict(record.metrics) for record in records}
+
+
+def compare_numbers(bench: Bench, kind: Any, plain: str, shared: str) -> None:
+    """Keep the largest difference of any final metric of the runs that two stores share."""
+    one, other = read_numbers(plain, bench.root), read_numbers(shared, bench.root)
+    found = [
+        abs(value - other[key][name])
+        for key in one.keys() & other.keys()
+        for name, value in one[key].items()
+        if name.startswith(("val/", "test/"))
+    ]
+    assert found, "the paths share no run"
+    bench.differences.setdefault(kind, []).append(max(found))
+
+
+def forget_shared(bench: Bench) -> None:
+    """Throw away all stored activations."""
+    shutil.rmtree(bench.root / "cache" / "activations", ignore_errors=True)
+
+
+def measure_plain_probe(bench: Bench) -> str:
+    """Measure one probe without reuse, and what it cannot avoid; return where it is recorded."""
+    uri = bench.fresh_store()
+    spec = without_reuse(bench.describe(PROBE, uri, lr=1e-4, decay=0.1))
+    started = time.perf_counter()
+    execute(spec)
+    bench.note("plain", PROBE, time.perf_counter() - started)
+    heads = bench.probes(uri, 3, 2, 1)
+    bench.note("bound", PROBE, time_suffixes(heads) / len(heads))
+    bench.note("bound", "pass", time_pass(bench.probes(uri, 1, 1, 3)))
+    bench.note("bound", "pass of one draw", time_pass(heads))
+    return uri
+
+
+def measure_probes(
+    bench: Bench, name: str, probes: tuple[int, int, int], kinds: Sequence[Kind], plain: str
+) -> None:
+    """Measure all probes of a sweep, and the activations that all of its runs share.
+
+    Args:
+        bench: Takes the times.
+        name: Of the workload.
+        probes: Rates, decays and seeds.
+        kinds: The other runs of the sweep.
+        plain: Where one of the probes is recorded, without reuse.
+    """
+    shared = bench.fresh_store()
+    specs = bench.probes(shared, *probes)
+    others = [bench.describe(kind, shared) for kind in kinds if kind.depth > 0]
+    forget_shared(bench)
+    started = time.perf_counter()
+    plan = compute_shared(plan_reuse([*specs, *others], workers=1))
+    bench.note("prefix", name, time.perf_counter() - started)
+    run_sweep(specs, plan)
+    bench.note("shared", name, time.perf_counter() - started)
+    compare_numbers(bench, name, plain, shared)
+    bench.note("disk", name, disk_mb(bench))
+
+
+def measure_kind(bench: Bench, kind: Kind, *, bound: bool = True) -> None:
+    """Measure one run of a kind on both paths, and what it cannot avoid; its activations are there."""
+    plain, shared = bench.fresh_store(), bench.fresh_store()
+    for path, uri in (("plain", plain), ("shared", shared)):
+        spec = bench.describe(kind, uri, part=True)
+        plan = compute_shared(plan_reuse([spec], workers=1))
+        sharing = plan.sharing.get(spec.key)
+        started = time.perf_counter()
+        if path == "plain":
+            execute(without_reuse(spec))
+        else:
+            execute(spec, sharing=sharing)
+        whole = time.perf_counter() - started
+        trained = read_numbers(uri, bench.root)[spec.key]["amortised_seconds"]
+        if path == "shared" and sharing is not None:
+            trained -= sharing.seconds  # of the pass, which the sweep's probes count
+        bench.note(path, kind, whole - trained + kind.scale * trained)
+    compare_numbers(bench, kind, plain, shared)
+    if bound:
+        bench.note("bound", kind, kind.scale * time_suffixes([bench.describe(kind, plain, part=True)]))
+
+
+def disk_mb(bench: Bench) -> float:
+    """Return what the stored activations take."""
+    store = bench.root / "cache" / "activations"
+    return sum(file.stat().st_blocks * 512 for file in store.rglob("*") if file.is_file()) / 1e6

@@ -1,0 +1,1 @@
+"""Take it home: the chosen model on new images, and in a registry."""
