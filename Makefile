@@ -12,7 +12,7 @@ ROOT ?= runs
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -q
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pretrain train sweep compare ui test test-all test-servers test-browser check format bench docs clean
+.PHONY: help install demo pretrain train sweep compare ui test test-all test-servers test-browser screenshots check format bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,13 +59,17 @@ test-servers: $(READY)  ## against a real MLflow server and PostgreSQL (apt-get 
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/servers -m servers $(ARGS)
 
-test-browser: $(READY)  ## the report in headless Chromium (apt-get install chromium)
+test-browser: $(READY)  ## report and dashboard in headless Chromium (apt-get install chromium)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q tests/browser -m browser $(ARGS)
 
+screenshots: $(READY)  ## take the pictures of the README anew, after `make demo` (needs chromium)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@$(RUN) docs/screenshots.py $(ROOT) digits_transfer
+
 check: $(READY)  ## format, lint, types, architecture
-	@$(RUN) -m ruff format --check src tests benchmarks
-	@$(RUN) -m ruff check src tests benchmarks
+	@$(RUN) -m ruff format --check src tests benchmarks docs
+	@$(RUN) -m ruff check src tests benchmarks docs
 	@$(RUN) -m mypy
 	@$(RUN) -m pytest -q tests/test_architecture.py
 
@@ -76,8 +80,10 @@ format: $(READY)  ## let ruff format and sort
 bench: $(READY)  ## measure what the README claims; IMAGES=<folder of small images> for all of it
 	@$(RUN) benchmarks/overhead.py
 	@$(RUN) benchmarks/planning.py
+	@$(RUN) benchmarks/coverage.py
 	@test -z "$(IMAGES)" || $(RUN) benchmarks/near_duplicates.py $(IMAGES)
 	@test -z "$(IMAGES)" || $(RUN) benchmarks/loading.py $(IMAGES)
+	@test -z "$(IMAGES)" || $(RUN) benchmarks/reuse.py $(IMAGES)
 
 docs: $(READY)  ## write the generated tables of docs/ and of the model registry anew
 	@$(RUN) -m graft.model.table --docs > docs/stages.md

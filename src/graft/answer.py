@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 NOT_AS_EXPECTED = 3
 
 
-def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> int:
+def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, register: bool = False) -> int:
     """Rank the arms of experiments, print the verdict and write the report.
 
     Args:
@@ -36,6 +38,7 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> 
         asked: The options.
         root: ``paths.root``.
         uri: ``tracking.uri``.
+        register: Whether the chosen models go into the registry; they do, too, where a run asked for it.
 
     Returns:
         The exit code: 3 when a verdict that was expected does not hold.
@@ -57,7 +60,7 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> 
     names = list(dict.fromkeys(names)) or [last_experiment(store)]
     records = read_records(store, names)
     archive = Archive(store)
-    comparison = compare_asked(records, names, asked, archive)
+    comparison = add_agreement(compare_asked(records, names, asked, archive), root)
     # What is read by programs stands alone on stdout.
     console = Console(stderr=asked.as_json)
     for table in () if asked.as_json else render_table(comparison):
@@ -70,6 +73,8 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None) -> 
     )
     if asked.is_usual:
         _settle(store, comparison, names, root, folder, console)
+        if register or any(record.notes.get("register") == "true" for record in records):
+            _register(store, comparison, names, root, console)
     if asked.as_json:
         print(format_json(comparison), end="")
     console.print(f"The report: {written[0]}", soft_wrap=True)
@@ -112,6 +117,18 @@ def compare_asked(
         selection="oracle" if asked.oracle else "validation",
         archive=archive,
     )
+
+
+def add_agreement(comparison: Comparison, root: Path) -> Comparison:
+    """Note how well rankings of `graft rank` that are on record agreed with what came out."""
+    from graft.compare.agreement import describe_agreement
+
+    lines = list[str]()
+    for digest in sorted({record.notes.get("data_digest", "") for record in comparison.records}):
+        with contextlib.suppress(OSError, ValueError):  # nobody ranked these images
+            ranking = json.loads((root / "reports" / "rank" / f"{digest}.json").read_text())
+            lines += describe_agreement(ranking, comparison)
+    return replace(comparison, notes=(*comparison.notes, *lines))
 
 
 def find_titles(store: Store, names: Sequence[str]) -> list[str]:
@@ -236,8 +253,14 @@ def _settle(
     from graft.track.results import drop_weights, mark_chosen
 
     if len(names) == 1:  # a report on several belongs to none of them
-        parents = [parent.run_id for parent in read_parents(store, names[0])]
+        parents = read_parents(store, names[0])
         publish_report(store, parents, describe_verdict(comparison), list_gains(comparison), folder)
+        for parent in parents[:1]:
+            console.print(
+                f"In the dashboard: http://127.0.0.1:5000/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
+                soft_wrap=True,
+                highlight=False,
+            )
     known = {record.run_id for record in comparison.records if "chosen" in record.notes}
     mark_chosen(store, set(comparison.chosen) - known)
     droppable = {record.run_key for record in comparison.records if _is_droppable(record, comparison)}
@@ -246,6 +269,21 @@ def _settle(
         console.print(
             f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all)."
         )
+
+
+def _register(
+    store: Store, comparison: Comparison, names: Sequence[str], root: Path, console: Console
+) -> None:
+    """Put the chosen model of each arm into MLflow's registry."""
+    from graft.deliver.registry import register_chosen
+
+    if len(names) > 1:
+        raise GraftError(
+            f"Expected one experiment with `tracking.register=true`, but got {len(names)}: "
+            f"{', '.join(names)}."
+        )
+    said = register_chosen(store, root, comparison.experiment, comparison.records, comparison.metric)
+    console.print(said, highlight=False, markup=False)
 
 
 def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:

@@ -129,9 +129,11 @@ def _compare(words: list[str]) -> int:
     from graft.answer import compare
     from graft.compare.asked import read_options
 
-    asked, rest = read_options(words)
+    switch = "tracking.register="
+    register = f"{switch}true" in words
+    asked, rest = read_options([word for word in words if word not in (f"{switch}true", f"{switch}false")])
     names, places = _split_places(rest)
-    return compare(names, asked, *places)
+    return compare(names, asked, *places, register=register)
 
 
 def _status(words: list[str]) -> int:
@@ -180,9 +182,15 @@ def _predict(words: list[str]) -> int:
 
 
 def _rank(words: list[str]) -> int:
-    from graft.rank import rank, read_ranking
+    from graft.compose import compose_and_call
+    from graft.config.schema import Config
+    from graft.rank import rank_backbones, read_ranking
 
-    return rank(read_ranking(words))
+    asked, candidates = read_ranking(words)
+    configs = list[Config]()
+    for overrides in candidates:
+        compose_and_call("extract", overrides, configs.append)
+    return rank_backbones(configs, asked)
 
 
 def _ui(words: list[str]) -> int:
@@ -257,7 +265,8 @@ VERBS = {
     "compare": Verb(
         "Rank the arms of an experiment, say the verdict, write the report",
         "[experiment | parent run ...] [--where ...] [--metric ...] [--expect ...] [--margin ...]\n"
-        "                     [--oracle] [--json] [paths.root=...] [tracking.uri=...]",
+        "                     [--oracle] [--json] [tracking.register=true] [paths.root=...]\n"
+        "                     [tracking.uri=...]",
         "Validation chooses each arm's trial, test is read for chosen trials only. The report goes under\n"
         "paths.root/reports/<experiment>; index.html is all of it in one file. Exit code 3 when an expected\n"
         "verdict does not hold. --oracle lets test itself choose, and says so on every page.",
@@ -269,7 +278,16 @@ VERBS = {
             ("graft compare mine --metric macro_f1 --margin 1 --json", "by another metric, for programs"),
         ),
         _compare,
-        ("--where", "--metric", "--expect", "--margin", "--oracle", "--json", *_PLACES),
+        (
+            "--where",
+            "--metric",
+            "--expect",
+            "--margin",
+            "--oracle",
+            "--json",
+            "tracking.register=true",
+            *_PLACES,
+        ),
     ),
     "status": Verb(
         "Show how sweeps stand, and which runs are not finished",

@@ -38,6 +38,7 @@ def record_end(
     fitted = replace(fitted, train_seconds=alone)
     record_result(recorder, spec.config, inputs.images, inputs.split, fitted)
     numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
+    numbers["train_flops"] = _count_flops(spec, inputs, fitted)
     recorder.record(numbers | _measure_baselines(spec, inputs), fitted.best_step)
     recorder.record({"run_seconds": seconds}, fitted.best_step)
 
@@ -51,10 +52,36 @@ def count_seconds(inputs: Inputs, fitted: Fitted, sharing: Sharing | None = None
     shared = inputs.shared
     if shared is None:
         return fitted.train_seconds, fitted.train_seconds
-    validations = -(-fitted.steps // inputs.budget.steps_per_round)
-    images = fitted.images_seen + validations * len(inputs.split.val)
+    images = fitted.images_seen + _count_validated(inputs, fitted)
     alone = fitted.train_seconds + images * shared.seconds_per_image
     return alone, fitted.train_seconds + shared.seconds + (sharing.seconds if sharing else 0.0)
+
+
+def _count_validated(inputs: Inputs, fitted: Fitted) -> int:
+    """Return the validation images seen while training, repeats counted."""
+    validations = -(-fitted.steps // inputs.budget.steps_per_round)
+    return validations * len(inputs.split.val)
+
+
+def _count_flops(spec: RunSpec, inputs: Inputs, fitted: Fitted) -> float:
+    """Return the floating-point operations that training takes a run alone, in its backbone.
+
+    A backward pass counts as two forward ones, where anything trains.
+    """
+    from graft.data.measured import measure_once
+    from graft.model.flops import count_flops
+    from graft.plan.arms import effective_backbone
+
+    folder = Path(spec.config.paths.root).resolve() / "cache" / "measured"
+    seen, backbone = spec.facts.preprocessing, inputs.classifier.backbone
+    channels, size = int(seen["channels"]), int(seen["size"])
+    cut = spec.config.transfer.freeze_until
+    same = (spec.config.backbone.name, effective_backbone(spec.config), channels, size, cut)
+    stages = measure_once(folder, "flops", same, lambda: count_flops(backbone, channels, size))
+    whole = sum(stages.values())
+    trained = sum(value for stage, value in stages.items() if int(stage) > backbone.frozen_depth)
+    images = fitted.images_seen + _count_validated(inputs, fitted)
+    return images * whole + 2 * fitted.images_seen * trained
 
 
 def keep_run_weights(root: Path, spec: RunSpec, inputs: Inputs) -> None:

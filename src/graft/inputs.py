@@ -299,12 +299,14 @@ def _describe_choices(config: Config) -> dict[str, str]:
 
 
 def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str, str]:
-    """Say when the source domain may hold the very classes that are to be learned."""
+    """Say what the weights cost, and when their source may hold the very classes that are to be learned."""
+    took = source.train_seconds if source else None
+    told = {} if took is None else {"pretrain_seconds": f"{took:.1f}"}
     known = set(source.classes or ()) if source else set()
     shared = [name for name in images.class_names if name in known]
     if source is None or not shared:
-        return {}
+        return told
     listed = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
     counted = f"{len(shared)} of the {len(images.class_names)} target classes"
     said = f"the source domain of {source.name} has {counted} under the same name: {listed}"
-    return {"source_contains_target": said}
+    return told | {"source_contains_target": said}

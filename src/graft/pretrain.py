@@ -27,6 +27,9 @@ from graft.track.results import checkpoint_folder
 from graft.track.store import open_store
 from graft.track.writer import RunWriter
 
+#: Numbers of the training that a bundle passes on.
+_TOLD = ("val/", "test/", "train_seconds")
+
 
 def make_bundle(config: Config, console: Console) -> None:
     """Train the source model that ``config`` describes, unless it is there already, and write its bundle.
@@ -96,7 +99,7 @@ def _describe(spec: RunSpec, metrics: Mapping[str, float]) -> Sidecar:
         preprocessing=dict(spec.facts.preprocessing),
         data=spec.config.data.name,
         data_digest=spec.facts.data_digest,
-        metrics={key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))},
+        metrics={key: value for key, value in metrics.items() if key.startswith(_TOLD)},
         graft_version=__version__,
         run_key=spec.key,
         parent=spec.facts.weights_sha256,

@@ -26,10 +26,13 @@ class Visit:
     complaints: list[str] = field(default_factory=list)
 
     def open(self, path: Path) -> None:
+        self.listen()
+        self.page.goto(path.as_uri())
+
+    def listen(self) -> None:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._listen)
-        self.page.goto(path.as_uri())
 
     def _listen(self, message: Any) -> None:
         if message.type in ("error", "warning"):

@@ -7,7 +7,7 @@ import pytest
 
 from graft.errors import GraftError
 from graft.plan.spec import RunSpec
-from graft.track.parents import publish_report, read_parents
+from graft.track.parents import Parent, publish_report, read_parents
 from graft.track.store import Store
 from graft.track.writer import start_sweep
 
@@ -34,9 +34,13 @@ def test_a_parent_carries_the_verdict(store: Store, plan: Plan, tmp_path: Path) 
         (tmp_path / name).write_text(name)
     for _ in range(2):
         numbers = {"gain/fine-tune/2": 0.125, "gain/fine-tune/2/low": float("nan")}
-        publish_report(store, [parent.run_id], "Transfer **helps**. " * 1000, numbers, tmp_path)
+        publish_report(
+            store, [Parent(parent.run_id, "7", "")], "Transfer **helps**. " * 1000, numbers, tmp_path
+        )
     run = store.client.get_run(parent.run_id)
-    assert run.data.tags["mlflow.note.content"].startswith("Transfer **helps**.")
+    said = run.data.tags["mlflow.note.content"]
+    assert said.startswith("[The chosen runs, side by side](#/experiments/7/runs?searchFilter=tags.")
+    assert ")\n\nTransfer **helps**." in said
     assert run.data.metrics == {"gain/fine-tune/2": 0.125}
     assert [one.path for one in store.client.list_artifacts(parent.run_id, "report")] == [
         "report/figures",

@@ -20,6 +20,12 @@ class TrackingConfig:
         "MLflow tracking URI; null = MLFLOW_TRACKING_URI, else a SQLite file under paths.root",
         keyed=False,
     )
+    register: bool = knob(
+        False,
+        "whether `graft compare` puts the chosen model of each arm into MLflow's registry, the best one as "
+        "`champion`",
+        keyed=False,
+    )
 
 
 @dataclass

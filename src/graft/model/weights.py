@@ -44,6 +44,7 @@ class WeightsSource:
         preprocessing: What the weights expect; ``None`` where nothing says it.
         classes: Class names of the source data, where they are known.
         notes: Lines that the user should read.
+        train_seconds: What training them took, None where nobody wrote it down.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class WeightsSource:
     preprocessing: Preprocessing | None
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
+    train_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ def _resolve_bundle(folder: Path, backbone_name: str) -> WeightsSource:
         sha256=sidecar.sha256,
         preprocessing=Preprocessing.from_dict(sidecar.preprocessing),
         classes=tuple(sidecar.classes),
+        train_seconds=sidecar.metrics.get("train_seconds"),
     )
 
 

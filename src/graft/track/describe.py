@@ -10,6 +10,9 @@ from graft.plan.spec import RESULT_VERSION, RunSpec
 from graft.track.process import describe_process
 from graft.track.store import provenance
 
+#: What a run is in a comparison; all others use pretrained weights.
+_ROLES = {"from_scratch": "twin", "random_features": "control"}
+
 
 def describe_params(spec: RunSpec) -> dict[str, str]:
     """Return every knob of the run as a parameter."""
@@ -19,11 +22,18 @@ def describe_params(spec: RunSpec) -> dict[str, str]:
 def describe_run(spec: RunSpec, parent_id: str | None, notes: Mapping[str, str]) -> dict[str, str]:
     """Return everything that a run is found by, and what it takes to repeat it, as tags."""
     tags = {
-        "mlflow.runName": f"{spec.arm.label} · {spec.labels} labels · {spec.replicate.label}",
+        "mlflow.runName": _name_run(spec),
         "graft.kind": "run",
         "graft.run_key": spec.key,
         "graft.result_version": str(RESULT_VERSION),
         "graft.arm": spec.arm.text,
+        "graft.backbone": spec.arm.backbone,
+        "graft.weights": spec.arm.weights,
+        "graft.method": spec.arm.method,
+        "graft.freeze_depth": str(spec.arm.freeze_depth),
+        "graft.role": _ROLES.get(spec.arm.method, "transfer"),
+        "graft.chosen": "false",  # until a comparison chooses it
+        "graft.register": str(spec.config.tracking.register).lower(),
         "graft.trial": spec.trial,
         "graft.condition": spec.condition,
         "graft.labels": spec.labels,
@@ -43,3 +53,9 @@ def describe_run(spec: RunSpec, parent_id: str | None, notes: Mapping[str, str])
     if parent_id is not None:
         tags["mlflow.parentRunId"] = parent_id
     return tags
+
+
+def _name_run(spec: RunSpec) -> str:
+    """Return what people read in the list of runs: arm, labels, rate and replicate."""
+    rate = "" if spec.config.head.name == "ridge" else f" · lr {spec.config.optim.lr:g}"
+    return f"{spec.arm.label} · {spec.labels} labels{rate} · {spec.replicate.label}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from graft.track.away import needing_answers
 from graft.track.reader import find_parents
@@ -28,10 +29,12 @@ class Parent:
 
     Attributes:
         run_id: MLflow's id.
+        experiment_id: MLflow's id of its experiment.
         command: The command that started it, empty when nobody recorded it.
     """
 
     run_id: str
+    experiment_id: str
     command: str
 
 
@@ -42,17 +45,20 @@ def read_parents(store: Store, name: str) -> list[Parent]:
         GraftError: When there is no such experiment.
     """
     runs = find_parents(store, name)
-    return [Parent(run.info.run_id, run.data.tags.get("graft.command", "")) for run in runs]
+    return [
+        Parent(run.info.run_id, str(run.info.experiment_id), run.data.tags.get("graft.command", ""))
+        for run in runs
+    ]
 
 
 def publish_report(
-    store: Store, run_ids: Sequence[str], description: str, numbers: Mapping[str, float], folder: Path
+    store: Store, parents: Sequence[Parent], description: str, numbers: Mapping[str, float], folder: Path
 ) -> None:
     """Put a verdict on parent runs: as their description, as metrics, and the report as artifacts.
 
     Args:
         store: Where to write.
-        run_ids: The parent runs.
+        parents: The parent runs.
         description: The verdict in Markdown.
         numbers: Gains by metric key; what is no finite number is left out.
         folder: Folder of the report.
@@ -65,7 +71,18 @@ def publish_report(
     now = int(time.time() * 1000)
     metrics = [Metric(key, value, now, 0) for key, value in numbers.items() if math.isfinite(value)]
     with needing_answers(store.uri):
-        for run_id in run_ids:
-            tags = [RunTag(_DESCRIPTION, description[:_LONGEST])]
-            store.client.log_batch(run_id, metrics=metrics, tags=tags)
-            store.client.log_artifacts(run_id, str(folder), REPORT_FOLDER)
+        for parent in parents:
+            link = f"[The chosen runs, side by side]({link_chosen(parent)})\n\n"
+            tags = [RunTag(_DESCRIPTION, link + description[: _LONGEST - len(link)])]
+            store.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
+            store.client.log_artifacts(parent.run_id, str(folder), REPORT_FOLDER)
+
+
+def link_chosen(parent: Parent) -> str:
+    """Return where the dashboard shows the chosen runs, transfer beside from scratch, best on test first."""
+    metric = quote("metrics.`test/accuracy`", safe="")
+    wanted = quote("tags.`graft.chosen` = 'true' and tags.`graft.kind` = 'run'", safe="")
+    return (
+        f"#/experiments/{parent.experiment_id}/runs?searchFilter={wanted}&orderByKey={metric}"
+        "&orderByAsc=false&compareRunsMode=CHART"
+    )

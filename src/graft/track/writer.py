@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graft.errors import DivergedError, PrunedError, RunInterrupted, StoreAwayError
 from graft.plan.spec import RunSpec
 from graft.track.away import ask_patiently, can_wait, needing_answers
+from graft.track.datasets import log_data
 from graft.track.describe import describe_params, describe_run
 from graft.track.heartbeat import Heartbeat
 from graft.track.journal import Point, say_batch, say_end, say_files
@@ -203,6 +204,7 @@ def start_run(store: Store, spec: RunSpec, *, parent_id: str | None, notes: Mapp
         experiment = ask_patiently(lambda: store.experiment_id(spec.config.tracking.experiment))
         tags = describe_run(spec, parent_id, notes) | _RUNNING
         run = ask_patiently(lambda: store.client.create_run(experiment, tags=tags))
+        log_data(store, run.info.run_id, [spec])
     writer = RunWriter(store, run.info.run_id)
     writer.open(describe_params(spec))
     return writer
@@ -312,6 +314,7 @@ def start_sweep(store: Store, experiment: str, specs: Sequence[RunSpec], command
             **_RUNNING,
         }
         run = ask_patiently(lambda: store.client.create_run(experiment_id, tags=tags))
+        log_data(store, run.info.run_id, specs)
     writer = RunWriter(store, run.info.run_id)
     writer.log_json({"run_keys": keys}, "plan.json")
     writer.open({})

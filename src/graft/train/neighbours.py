@@ -43,14 +43,25 @@ def measure_neighbours(
     Returns:
         ``test/feature_knn_accuracy``.
     """
+    train, test = split.train, split.test
+    return {"test/feature_knn_accuracy": vote(read(train), labels[train], read(test), labels[test])}
+
+
+def vote(known: Float32Array, known_labels: Int64Array, asked: Float32Array, labels: Int64Array) -> float:
+    """Return the accuracy of the vote of the nearest features by their cosine.
+
+    Args:
+        known: Features that vote ``(n, D)``.
+        known_labels: Their classes ``(n,)``.
+        asked: Features to classify ``(m, D)``.
+        labels: Their true classes ``(m,)``.
+    """
     from sklearn.neighbors import KNeighborsClassifier
 
-    counts = np.bincount(labels[split.train])
+    counts = np.bincount(known_labels)
     voters = min(_NEIGHBOURS, int(counts[counts > 0].min()))
-    nearest = KNeighborsClassifier(voters, algorithm="brute", metric="cosine")
-    nearest.fit(read(split.train), labels[split.train])
-    said = nearest.predict(read(split.test))
-    return {"test/feature_knn_accuracy": float((said == labels[split.test]).mean())}
+    nearest = KNeighborsClassifier(voters, algorithm="brute", metric="cosine").fit(known, known_labels)
+    return float((nearest.predict(asked) == labels).mean())
 
 
 def read_features(

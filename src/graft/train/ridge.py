@@ -66,7 +66,10 @@ def solve_ridge(
     root = np.sqrt(share)[:, None]
     x, y = features - centre, root * (targets - level)
     x *= root  # in place: there may be hundreds of megabytes of it
-    scale = max(float(np.einsum("ij,ij->", x, x)) / x.size, np.finfo(np.float64).tiny) * len(x)
+    # Of features that do not vary only rounding is left: it must not count as their scale.
+    rounding = float((np.finfo(np.float64).eps * max(features.max(), -features.min())) ** 2)
+    variance = max(float(np.einsum("ij,ij->", x, x)) / x.size, rounding, np.finfo(np.float64).tiny)
+    scale = variance * len(x)
     tall = x.shape[0] >= x.shape[1]
     values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
     values = np.maximum(values, 0.0)
