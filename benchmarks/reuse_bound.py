@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,18 +97,36 @@ def time_suffixes(specs: Sequence[RunSpec]) -> float:
         labels = [torch.from_numpy(view.images.labels[part]) for part in rows]
         classifier.backbone.entry = depth
         with plain_torch():
-            started = time.perf_counter()
-            _train(spec, classifier, ready, labels)
-            total += time.perf_counter() - started
+            total += sum(map(sum, _train(spec, classifier, ready, labels)))
     return total
 
 
-def _train(spec: RunSpec, classifier: Classifier, ready: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+def time_parts(spec: RunSpec, epochs: int, images: int) -> float:
+    """Return what `time_suffixes` would for so many epochs of so many images, from some of both."""
+    view, depth = open_view(spec), spec.config.transfer.freeze_depth
+    classifier = build_model(spec, view.images)[0]
+    rows = [view.split.train, view.split.val]
+    ready = [send(classifier, view, part, depth) for part in rows]
+    classifier.backbone.entry = depth
+    with plain_torch():
+        measured = _train(
+            spec, classifier, ready, [torch.from_numpy(view.images.labels[part]) for part in rows]
+        )
+    training, validating = (statistics.median(part[1:]) for part in zip(*measured, strict=True))
+    return epochs * (training * images / len(rows[0]) + validating)
+
+
+def _train(
+    spec: RunSpec, classifier: Classifier, ready: Sequence[Tensor], labels: Sequence[Tensor]
+) -> list[tuple[float, float]]:
+    """Train, and return the seconds of each epoch's training and of its validation."""
+    seconds = []
     epochs, count = spec.config.trainer.epochs, len(ready[0])
     steps = count // BATCH
     optimizer = build_optimizer(spec.config.optim, parameter_groups(classifier))
     schedule = LambdaLR(optimizer, schedule_factor(spec.config.optim, epochs * steps))
     for _ in range(epochs):
+        started = time.perf_counter()
         order = torch.randperm(count)
         classifier.train()
         for step in range(steps):
@@ -117,7 +136,10 @@ def _train(spec: RunSpec, classifier: Classifier, ready: Sequence[Tensor], label
             loss.backward()
             optimizer.step()
             schedule.step()
+        trained = time.perf_counter()
         classifier.eval()
         with torch.no_grad():
             said = [classifier(ready[1][i : i + EVALUATED]) for i in range(0, len(ready[1]), EVALUATED)]
         (torch.cat(said).argmax(1) == labels[1]).float().mean().item()
+        seconds.append((trained - started, time.perf_counter() - trained))
+    return seconds

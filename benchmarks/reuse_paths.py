@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reuse_bound import time_pass, time_suffixes
+from reuse_bound import time_parts, time_pass, time_suffixes
 
 from graft.config.load import to_config
 from graft.plan.arms import normalise
@@ -20,12 +21,13 @@ from graft.sweep.reuse import ReusePlan, compute_shared, plan_reuse
 from graft.sweep.worker import Job, execute_job
 from graft.track.reader import read_experiment
 from graft.track.store import open_store
+from graft.train.checkpoint import Checkpoints
 
 EPOCHS = 10
 #: Share of the images and number of the epochs that runs with trainable stages are measured on.
-PART, PART_EPOCHS = 4, 2
+PART, PART_EPOCHS = 8, 3
 #: The same for ResNet-50.
-SMALL_PART = 10
+SMALL_PART = 12
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,6 @@ class Kind:
     def part(self) -> int:
         """The share of the images that it is measured on is one in so many."""
         return PART if self.backbone == "resnet18" else SMALL_PART
-
-    @property
-    def scale(self) -> float:
-        """How much longer the whole training takes than what is measured."""
-        return self.part * EPOCHS / PART_EPOCHS
 
 
 PROBE = Kind(5)
@@ -108,7 +105,7 @@ class Bench:
             "data": {
                 "name": "folder", "root": str(self.images), "image_size": 64, "batch_size": kind.batch,
                 "test_size": 1000.0 if kind.part == PART else 200.0,
-                "labels_per_class": 400 // share, "val_labels_per_class": max(1, 50 // share),
+                "labels_per_class": 400 // share, "val_labels_per_class": 50 if kind.part == PART else 10,
             },
             "backbone": {"name": kind.backbone, "weights": self.weights[kind.backbone]},
             "transfer": {
@@ -116,7 +113,7 @@ class Bench:
                 "freeze_depth": 0 if kind.until else max(0, kind.depth), "freeze_until": kind.until,
             },
             "optim": {"name": "adamw", "lr": lr, "weight_decay": decay},
-            "trainer": {"epochs": epochs, "max_validations": epochs, "accelerator": "cpu"},
+            "trainer": {"epochs": epochs, "max_validations": 1 if part else epochs, "accelerator": "cpu"},
             "checkpoint": {"keep": "none"},
             "tracking": {"experiment": "bench", "uri": uri},
             "seed": seed,
@@ -217,6 +214,56 @@ def measure_probes(
     bench.note("disk", name, disk_mb(bench))
 
 
+class Clock:
+    """Reads from a run on a part of the images what the whole one would take.
+
+    Args:
+        kind: Of the run.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.seen: list[tuple[int, float]] = []
+        self.writes: list[float] = []
+
+    def watch(self, step: int, total: int) -> None:
+        """Take how far the run is; the last news come after the only validation, at its end."""
+        self.seen.append((step, time.perf_counter()))
+
+    @contextlib.contextmanager
+    def counting_writes(self) -> Iterator[None]:
+        """Time the checkpoints that are written inside."""
+        write = Checkpoints.write
+
+        def timed(self_: Checkpoints, state: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return write(self_, state)
+            finally:
+                self.writes.append(time.perf_counter() - started)
+
+        Checkpoints.write = timed  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            Checkpoints.write = write  # type: ignore[method-assign]
+
+    def extend(self, whole: float) -> float:
+        """Return the seconds of the whole training: more steps, a validation after each epoch, checkpoints.
+
+        Checkpoints take at most a twentieth of a run, and come at most after every epoch.
+        """
+        total = self.seen[-1][0]
+        steps = [(step, when) for step, when in self.seen if total // 6 <= step < total]
+        (first, begun), (last, ended) = steps[0], steps[-1]
+        step = (ended - begun) / (last - first)
+        validation = self.seen[-1][1] - ended - (total - last) * step
+        wanted = EPOCHS * 4000 // self.kind.batch
+        seconds = whole - sum(self.writes) + (wanted - total) * step + (EPOCHS - 1) * max(0.0, validation)
+        write = statistics.median(self.writes) if self.writes else 0.0
+        return seconds + min(0.05 * seconds, EPOCHS * write)
+
+
 def measure_kind(bench: Bench, kind: Kind, *, bound: bool = True) -> None:
     """Measure one run of a kind on both paths, and what it cannot avoid; its activations are there."""
     plain, shared = bench.fresh_store(), bench.fresh_store()
@@ -224,19 +271,17 @@ def measure_kind(bench: Bench, kind: Kind, *, bound: bool = True) -> None:
         spec = bench.describe(kind, uri, part=True)
         plan = compute_shared(plan_reuse([spec], workers=1))
         sharing = plan.sharing.get(spec.key)
+        clock = Clock(kind)
         started = time.perf_counter()
-        if path == "plain":
-            execute(without_reuse(spec))
-        else:
-            execute(spec, sharing=sharing)
-        whole = time.perf_counter() - started
-        trained = read_numbers(uri, bench.root)[spec.key]["amortised_seconds"]
-        if path == "shared" and sharing is not None:
-            trained -= sharing.seconds  # of the pass, which the sweep's probes count
-        bench.note(path, kind, whole - trained + kind.scale * trained)
+        with clock.counting_writes():
+            if path == "plain":
+                execute(without_reuse(spec), progress=clock.watch)
+            else:
+                execute(spec, sharing=sharing, progress=clock.watch)
+        bench.note(path, kind, clock.extend(time.perf_counter() - started))
     compare_numbers(bench, kind, plain, shared)
     if bound:
-        bench.note("bound", kind, kind.scale * time_suffixes([bench.describe(kind, plain, part=True)]))
+        bench.note("bound", kind, time_parts(bench.describe(kind, plain, part=True), EPOCHS, 4000))
 
 
 def disk_mb(bench: Bench) -> float:

@@ -114,6 +114,7 @@ def execute(
     """
     from graft.track.store import open_store
     from graft.track.writer import recording
+    from graft.train.checkpoint import open_checkpoints
     from graft.train.fit import fit
     from graft.train.ridge_fit import fit_ridge
     from graft.train.stop import StopRequest
@@ -122,7 +123,7 @@ def execute(
     config, root = spec.config, Path(spec.config.paths.root).resolve()
     with StopRequest() as stop:
         inputs = trained.inputs if trained else gather_inputs(spec, sharing)
-        checkpoints = open_checkpoints(spec)
+        checkpoints = open_checkpoints(config, spec.key)
         start = checkpoints.newest()
         notes = inputs.notes + _describe_start(checkpoints, start)
         store = open_store(config.tracking.uri, root) if _records() else None
@@ -154,16 +155,6 @@ def execute(
                 record_end(recorder, spec, inputs, fitted, sharing, seconds)
                 keep_run_weights(root, spec, inputs)
     return fitted.validation[config.metric]
-
-
-def open_checkpoints(spec: RunSpec) -> Checkpoints:
-    """Return where a run writes down how far it is."""
-    from graft.train.checkpoint import Checkpoints
-
-    knobs, root = spec.config.checkpoint, Path(spec.config.paths.root).resolve()
-    return Checkpoints(
-        root / "resume" / spec.key, spec.key, every_seconds=knobs.every_seconds, keep_last=knobs.keep_last
-    )
 
 
 def _describe_start(checkpoints: Checkpoints, start: State | None) -> list[str]:

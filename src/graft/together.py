@@ -106,9 +106,9 @@ def train_siblings(
 
 def _was_begun(spec: RunSpec) -> bool:
     """Whether a run was interrupted while it trained alone; it goes on from there."""
-    from graft.run import open_checkpoints
+    from graft.train.checkpoint import open_checkpoints
 
-    return open_checkpoints(spec).newest() is not None
+    return open_checkpoints(spec.config, spec.key).newest() is not None
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 
@@ -16,8 +17,8 @@ _LONGEST_DIGEST = 36
 def log_data(store: Store, run_id: str, specs: Sequence[RunSpec]) -> None:
     """Say which images a run, or the runs of a sweep, work on: one call, whose cost is that of a tag.
 
-    Two processes that name the same new data set at once get in each other's way; the one that does is asked
-    to try again.
+    Two processes that name the same new data set at once get in each other's way, and try again. It is an
+    extra for the dashboard, and the tags say the same: a store that does not take it stops no run.
 
     Args:
         store: Where to write.
@@ -25,6 +26,9 @@ def log_data(store: Store, run_id: str, specs: Sequence[RunSpec]) -> None:
         specs: What it is about; each data set is named once.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     found = {}
     for spec in specs:
@@ -39,4 +43,5 @@ def log_data(store: Store, run_id: str, specs: Sequence[RunSpec]) -> None:
             profile=json.dumps({"sha256": digest}),
         )
     inputs = [DatasetInput(one, [InputTag("mlflow.data.context", "training")]) for one in found.values()]
-    ask_patiently(lambda: store.client.log_inputs(run_id, inputs))
+    with contextlib.suppress(MlflowException, RequestException, SQLAlchemyError):
+        ask_patiently(lambda: store.client.log_inputs(run_id, inputs))

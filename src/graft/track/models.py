@@ -93,7 +93,7 @@ def _list_versions(store: Store, name: str) -> dict[str, ModelVersion]:
     while True:
         quoted = name.replace("'", "\\'")
         page = store.client.search_model_versions(f"name = '{quoted}'", page_token=token)
-        found |= {one.run_id: one for one in page}
+        found |= {str(one.run_id): one for one in page}
         token = page.token
         if not token:
             return found

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from graft.config.schema import Config
 from graft.errors import GraftError
 from graft.model.bundle import write_atomically
 from graft.model.tensor_files import pack_tensors, unpack_tensors
@@ -141,3 +142,16 @@ class Checkpoints:
                 "without it."
             )
         return State(header["step"], header["phase"], header["seconds"], header["values"], tensors)
+
+
+def open_checkpoints(config: Config, key: str) -> Checkpoints:
+    """Return where a run writes down how far it is.
+
+    Args:
+        config: Of the run.
+        key: Its run key.
+    """
+    knobs, root = config.checkpoint, Path(config.paths.root).resolve()
+    return Checkpoints(
+        root / "resume" / key, key, every_seconds=knobs.every_seconds, keep_last=knobs.keep_last
+    )

@@ -14,8 +14,9 @@ from graft.train.ridge import Float64Array, Int64Array, solve_ridge
 #: Where the strength of the prior is looked for, in that of the strongest direction, and how finely.
 _LOWEST, _HIGHEST, _STEPS = 1e-10, 1e8, 73
 
-#: Shares of a variance below it are rounding.
-_ROUNDING = 1e-12
+#: Shares of the largest variance below it are rounding: features are computed in float32, and differ by some
+#: 1e-6 with the number of images that are computed at once.
+_ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,16 @@ def _find_evidence(spectrum: _Spectrum, targets: npt.NDArray[np.bool_]) -> float
         t = np.exp(power)
         shares = t / (t + values)
         misfit = float(along @ shares) + beside
-        return float(count * np.log(misfit / count) - np.log(shares).sum()) / 2
+        return 0.5 * float(count * np.log(misfit / count) - np.log(shares).sum())
 
+    constant = (1 + np.log(2 * np.pi)) / 2
     if len(values) == 0:  # features that are all 0 say nothing
-        return -(float(count * np.log(y @ y / count)) + count * (1 + np.log(2 * np.pi))) / 2 / count
+        return float(-np.log(y @ y / count) / 2 - constant)
     powers = np.log(values[-1]) + np.linspace(np.log(_LOWEST), np.log(_HIGHEST), _STEPS)
     place = int(np.argmin([lack(power) for power in powers]))
     bounds = powers[max(place - 1, 0)], powers[min(place + 1, _STEPS - 1)]
     found = minimize_scalar(lack, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return -(float(found.fun) + count * (1 + np.log(2 * np.pi)) / 2) / count
+    return float(-found.fun / count - constant)
 
 
 def _find_shrinkage(centred: Float64Array, variances: Float64Array) -> float:
