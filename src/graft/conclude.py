@@ -12,6 +12,7 @@ from graft.config.names import STAGES
 from graft.errors import RunFailedError
 from graft.inputs import Inputs
 from graft.plan.groups import Sharing
+from graft.plan.obstacles import effective_rounding
 from graft.plan.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -28,18 +29,31 @@ def record_end(
     fitted: Fitted,
     sharing: Sharing | None,
     seconds: float,
+    *,
+    in_group: bool,
 ) -> None:
-    """Record what came out of a run, and what it is to be compared with."""
+    """Record what came out of a run, and what it is to be compared with.
+
+    Args:
+        recorder: Of the run.
+        spec: The run.
+        inputs: What it worked with.
+        fitted: What came out of it.
+        sharing: What the sweep decided for it.
+        seconds: What the run took since its record was begun, earlier processes included.
+        in_group: Whether its head trained together with others, before that.
+    """
     from graft.data.baselines import count_labels
     from graft.track.results import record_result
 
     inputs.classifier.backbone.entry = 0  # from here on it sees images again
     alone, really = count_seconds(inputs, fitted, sharing)
-    fitted = replace(fitted, train_seconds=alone)
-    record_result(recorder, spec.config, inputs.images, inputs.split, fitted)
+    record_result(recorder, spec.config, inputs.images, inputs.split, replace(fitted, train_seconds=alone))
     numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
     numbers["train_flops"] = _count_flops(spec, inputs, fitted)
     recorder.record(numbers | _measure_baselines(spec, inputs), fitted.best_step)
+    if in_group:  # it trained before its record was begun
+        seconds += fitted.train_seconds
     recorder.record({"run_seconds": seconds}, fitted.best_step)
 
 
@@ -121,7 +135,9 @@ def _measure_baselines(spec: RunSpec, inputs: Inputs) -> dict[str, float]:
         return numbers
     # What partial weights lack is drawn from the seed.
     whole = str(facts.weights_sha256) + (f"+{config.seed}" if config.backbone.allow_partial else "")
-    features = (config.backbone.name, whole, facts.precision, *same)
+    rounding = effective_rounding(config) if config.reuse.enabled else None
+    seen_as = (facts.precision, rounding, config.trainer.channels_last)
+    features = (config.backbone.name, whole, seen_as, *same)
     read = _find_features(spec, inputs, tuple(str(part) for part in features[:-1]))
     return numbers | measure_once(
         folder, "neighbours", features, lambda: measure_neighbours(read, images.labels, split)
@@ -136,7 +152,8 @@ def _find_features(
     from graft.train.neighbours import read_features
 
     shared = inputs.shared
-    if shared is not None and shared.boundary == STAGES:
+    # With views the store has training images as they are augmented, and not as they are.
+    if shared is not None and shared.boundary == STAGES and not shared.activations.views:
         return lambda rows: shared.activations.plain.read(rows).float().numpy()
     return functools.partial(
         read_features,

@@ -152,7 +152,7 @@ def execute(
                 if fitted.notes:
                     recorder.note({"graft.notes": "\n".join([*notes, *fitted.notes])})
                 seconds = fitted.earlier_seconds + time.perf_counter() - started
-                record_end(recorder, spec, inputs, fitted, sharing, seconds)
+                record_end(recorder, spec, inputs, fitted, sharing, seconds, in_group=trained is not None)
                 keep_run_weights(root, spec, inputs)
     return fitted.validation[config.metric]
 

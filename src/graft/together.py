@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ def take_trained(key: str) -> Trained | None:
 
 def train_siblings(
     specs: Sequence[RunSpec], sharing: Sharing | None, progress: Progress | None = None
-) -> None:
+) -> list[str]:
     """Train the heads of a group and keep what came out until it is taken.
 
     A group that fails is no group: each of its runs then trains alone, and fails or not by itself.
@@ -89,26 +90,29 @@ def train_siblings(
         sharing: What the sweep decided for them.
         progress: Told the optimizer steps done.
 
+    Returns:
+        The keys of the runs that have trained.
+
     Raises:
         RunInterrupted: A signal asked to stop.
     """
     _trained.clear()
     fresh = [spec for spec in specs if not _was_begun(spec)]
     if len(fresh) < 2:
-        return
+        return []
     try:
         _trained.update(_train(fresh, sharing, progress))
     except (RunInterrupted, KeyboardInterrupt, SystemExit):
         raise
     except Exception:
         traceback.print_exc()
+    return list(_trained)
 
 
 def _was_begun(spec: RunSpec) -> bool:
-    """Whether a run was interrupted while it trained alone; it goes on from there."""
-    from graft.train.checkpoint import open_checkpoints
-
-    return open_checkpoints(spec.config, spec.key).newest() is not None
+    """Whether a run was interrupted while it trained alone; it goes on from there, or says why it cannot."""
+    folder = Path(spec.config.paths.root).resolve() / "resume" / spec.key
+    return any(folder.glob("*.safetensors"))
 
 
 def _train(

@@ -157,6 +157,13 @@ def test_doubts_name_what_to_do(sweep, make_arm, make_run) -> None:
     assert "a lower `optim.lr`" in doubts
 
 
+def test_runs_that_were_cut_are_no_failures(sweep, make_arm, make_run) -> None:
+    cut = make_run(make_arm(), val=0.1, test=0.1, seed=0, labels="20", lr=0.5, status="pruned")
+    doubts = "\n".join(compare_records([*sweep, cut], experiment="demo", metric="accuracy").doubts)
+    assert "Cut early by `sweep.prune=asha`: 1 run of the grid." in doubts
+    assert "pruned" not in doubts
+
+
 def test_notes_of_the_source_are_told(comparison) -> None:
     [doubt] = [one for one in comparison.doubts if one.startswith("Pretraining data: the ten digits")]
     assert "compare with weights of another source" in doubt

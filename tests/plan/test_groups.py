@@ -23,7 +23,7 @@ def spec_of(build_config):
 
 def group(*specs, steps=100, heads=1000, workers=1):
     keys = [spec.key for spec in specs]
-    return group_runs(specs, dict.fromkeys(keys, steps), dict.fromkeys(keys, heads), workers)
+    return group_runs(specs, dict.fromkeys(keys, (steps, 10)), dict.fromkeys(keys, heads), workers)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,12 @@ def test_every_worker_has_a_group(spec_of):
     specs = [spec_of({"seed": seed}) for seed in range(7)]
     assert [len(members) for members in group(*specs, workers=2)] == [4, 3]
     assert [len(members) for members in group(*specs[:2], workers=9)] == [1, 1]
+
+
+def test_heads_that_are_validated_at_other_steps_train_apart(spec_of):
+    specs = [spec_of({"seed": seed}) for seed in range(2)]
+    budgets = {specs[0].key: (100, 11), specs[1].key: (100, 12)}
+    assert len(group_runs(specs, budgets, dict.fromkeys(budgets, 9))) == 2
 
 
 def test_a_long_training_makes_small_groups(spec_of):

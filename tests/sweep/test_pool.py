@@ -10,6 +10,7 @@ import pytest
 
 from graft.plan.spec import Facts, specify
 from graft.sweep.devices import Place
+from graft.sweep.outcome import describe_death
 from graft.sweep.pool import Pool, _Worker
 from graft.sweep.retry import Attempt
 from graft.sweep.reuse import ReusePlan
@@ -40,13 +41,23 @@ def take(pool: Pool, number: int) -> tuple[Any, tuple[Any, ...]]:
     assert attempt is not None
     siblings = pool._find_siblings(worker, attempt)
     pool._waiting.remove(attempt)
-    worker.group = pool.reuse.group_of.get(attempt.spec.key)
+    worker.attempt, worker.members = attempt, 1 + len(siblings)
     return attempt.spec, siblings
+
+
+def train(pool: Pool, number: int) -> None:
+    """Let a worker say that the group it was given has trained."""
+    worker = pool._workers[number]
+    assert worker.attempt is not None
+    group = pool._find_group(worker.attempt)
+    pool._take(worker, ("trained", [key for key, own in pool.reuse.group_of.items() if own == group]))
 
 
 def test_a_group_stays_with_the_worker_that_trained_it(pool: Pool, specs) -> None:
     assert take(pool, 0) == (specs[0], (specs[2], specs[4]))
     assert take(pool, 1) == (specs[1], (specs[3],))
+    train(pool, 0)
+    train(pool, 1)
     assert take(pool, 0) == (specs[2], ())  # trained already: only to be recorded
     assert take(pool, 1) == (specs[3], ())
     assert take(pool, 1) == (specs[5], ())  # run 4 is the other worker's
@@ -54,8 +65,34 @@ def test_a_group_stays_with_the_worker_that_trained_it(pool: Pool, specs) -> Non
     assert take(pool, 0) == (specs[4], ())
 
 
-def test_a_group_whose_worker_is_gone_is_free_again(pool: Pool, specs) -> None:
+def test_nobody_takes_runs_of_a_group_that_is_training(pool: Pool, specs) -> None:
     assert take(pool, 0)[0] == specs[0]
+    assert [take(pool, 1)[0] for _ in range(3)] == [specs[1], specs[3], specs[5]]
+    assert pool._choose(pool._workers[1]) is None
+
+
+def test_a_leader_that_never_trained_leaves_its_group_whole(pool: Pool, specs) -> None:
+    take(pool, 0)  # and finds the run finished elsewhere, or the store away
+    pool._workers[0].attempt = None
+    assert take(pool, 0) == (specs[1], (specs[3],))
+    pool._workers[0].attempt = None
+    assert take(pool, 0) == (specs[2], (specs[4],))
+
+
+def test_a_group_whose_process_fell_trains_run_by_run(pool: Pool, specs) -> None:
+    take(pool, 0)
+    worker = pool._workers.pop(0)
+    assert pool._conclude(worker, describe_death(specs[0].key, -11)) == []
+    assert pool._waiting[0] == Attempt(specs[0])  # no try is counted
+    assert take(pool, 0) == (specs[0], ())
+    assert take(pool, 0) == (specs[1], (specs[3],))  # the other group is as it was
+    pool._workers[0].attempt = None
+    assert take(pool, 0) == (specs[2], ())
+
+
+def test_a_group_whose_worker_is_gone_after_training_trains_again(pool: Pool, specs) -> None:
+    take(pool, 0)
+    train(pool, 0)
     pool._workers.pop(0)
     pool._waiting = deque(one for one in pool._waiting if one.spec in (specs[2], specs[4]))
     assert take(pool, 0) == (specs[2], (specs[4],))
@@ -64,7 +101,6 @@ def test_a_group_whose_worker_is_gone_is_free_again(pool: Pool, specs) -> None:
 def test_what_failed_before_is_tried_alone(pool: Pool, specs) -> None:
     pool._waiting[0] = Attempt(specs[0], ("killed",))
     assert take(pool, 0) == (specs[0], ())
-    pool._workers[0].group = None
     pool._waiting.append(Attempt(specs[0], ("killed",)))
     assert take(pool, 0) == (specs[1], (specs[3],))
     assert take(pool, 1) == (specs[2], (specs[4],))  # without the one that failed

@@ -241,9 +241,10 @@ def _doubt_budgets(section: Section) -> list[str]:
     """Who may choose among more trials has the better best one."""
     groups: dict[str, list[str]] = defaultdict(list)
     for budget in section.budgets:
-        if len({row.trials for row in budget.rows}) > 1:
+        tuned = [row for row in budget.rows if row.arm.head != "ridge"]  # it has one trial: nothing to tune
+        if len({row.trials for row in tuned}) > 1:
             by_count: dict[int, list[str]] = defaultdict(list)
-            for row in sorted(budget.rows, key=lambda row: (-row.trials, row.name)):
+            for row in sorted(tuned, key=lambda row: (-row.trials, row.name)):
                 by_count[row.trials].append(row.name)
             said = "; ".join(
                 f"{count_words(count, 'trial')} for {join_words(arms)}" for count, arms in by_count.items()
@@ -269,12 +270,17 @@ def _say_expected(section: Section, labels: Sequence[str]) -> str:
 
 
 def _doubt_gaps(section: Section) -> list[str]:
-    counts = dict.fromkeys(("missing", "running", "failed", "killed", "diverged"), 0)
+    counts = dict.fromkeys(("missing", "running", "failed", "killed", "diverged", "pruned"), 0)
     for gap in section.gaps:
         counts[gap.status] += 1
+    pruned = counts.pop("pruned")
+    cut = (
+        f"Cut early by `sweep.prune=asha`: {count_words(pruned, 'run')} of the grid. Arms were chosen among "
+        "the trials that went on, by the same rule for all; `sweep.prune=off` trains the others, too."
+    )
     said = [f"{count} {status}" for status, count in counts.items() if count]
     if not said:
-        return []
+        return [cut] if pruned else []
     total = sum(counts.values())
     again = "Ask for the sweep again: it does only what is missing"
     rates = (
@@ -283,7 +289,8 @@ def _doubt_gaps(section: Section) -> list[str]:
         else ""
     )
     return [
-        f"{count_words(total, 'run')} of the grid cannot be compared ({join_words(said)}). {again}{rates}."
+        f"{count_words(total, 'run')} of the grid cannot be compared ({join_words(said)}). {again}{rates}.",
+        *([cut] if pruned else []),
     ]
 
 

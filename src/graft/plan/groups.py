@@ -87,7 +87,10 @@ def find_prefix(spec: RunSpec) -> SharedPrefix | None:
 
 
 def group_runs(
-    specs: Sequence[RunSpec], steps: Mapping[str, int], heads: Mapping[str, int], workers: int = 1
+    specs: Sequence[RunSpec],
+    budgets: Mapping[str, tuple[int, int]],
+    heads: Mapping[str, int],
+    workers: int = 1,
 ) -> list[list[RunSpec]]:
     """Put runs together whose heads can train in one pass, each group where its first run stands.
 
@@ -96,17 +99,17 @@ def group_runs(
 
     Args:
         specs: Runs, in the order in which they are to run.
-        steps: Optimizer steps of each run, by its key.
+        budgets: Optimizer steps of each run, and those between two validations, by run key.
         heads: How many heads like its own fit into memory, by run key.
         workers: How many groups can train side by side; there are groups for all of them.
     """
     together: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        together.setdefault(_name_of_group(spec, steps[spec.key]) or spec.key, []).append(spec)
+        together.setdefault(_name_of_group(spec, budgets[spec.key]) or spec.key, []).append(spec)
     groups = []
     for members in together.values():
         key = members[0].key
-        most = max(1, min(LARGEST_GROUP, heads[key], _MOST_HEAD_STEPS // max(1, steps[key])))
+        most = max(1, min(LARGEST_GROUP, heads[key], _MOST_HEAD_STEPS // max(1, budgets[key][0])))
         parts = max(-(-len(members) // most), min(workers, len(members)))
         size = -(-len(members) // parts)
         groups += [members[start : start + size] for start in range(0, len(members), size)]
@@ -114,7 +117,7 @@ def group_runs(
     return sorted(groups, key=lambda group: place[group[0].key])
 
 
-def _name_of_group(spec: RunSpec, steps: int) -> str:
+def _name_of_group(spec: RunSpec, budget: tuple[int, int]) -> str:
     """Return what the runs of a group share, empty for a run that trains alone."""
     config, facts, prefix = spec.config, spec.facts, find_prefix(spec)
     alone = config.head.name in _ALONE or (config.head.name == "mlp" and config.head.dropout > 0)
@@ -124,7 +127,7 @@ def _name_of_group(spec: RunSpec, steps: int) -> str:
     if config.transfer.freeze_depth != STAGES:
         return ""
     shared = [vars(prefix), spec.condition, spec.labels, spec.folds, config.data.batch_size]
-    shared += [steps, config.tracking.experiment, config.head.name]
+    shared += [budget, config.tracking.experiment, config.head.name]
     return hashlib.sha256(_canonical(shared).encode()).hexdigest()
 
 

@@ -56,8 +56,8 @@ class _Worker:
     log: Path
     ready: bool = False
     attempt: Attempt | None = None
-    group: int | None = None
     members: int = 1
+    holds: frozenset[str] = frozenset()
     run_id: str | None = None
     since: float | None = None
     fraction: float = 0.0
@@ -89,6 +89,7 @@ class Pool:
     _logs: list[Path] = field(default_factory=list)
     _false_starts: int = 0
     _rests_until: float = 0.0
+    _broken: set[int] = field(default_factory=set)
 
     def execute(self, specs: Sequence[RunSpec], parent_id: str | None) -> list[Outcome]:
         """Execute all runs and return how each ended, in the order in which they did.
@@ -150,25 +151,35 @@ class Pool:
                 worker.pipe.send(job)
                 self._waiting.remove(attempt)
                 worker.attempt, worker.run_id = attempt, None
-                worker.group, worker.members = self.reuse.group_of.get(attempt.spec.key), 1 + len(siblings)
+                worker.members = 1 + len(siblings)
                 worker.since, worker.fraction = time.monotonic(), 0.0
 
     def _choose(self, worker: _Worker) -> Attempt | None:
-        """Return the next run for a worker: one that it has trained already, else one that nobody has."""
-        held = {other.group for other in self._workers if other is not worker} - {None}
-        groups = [(attempt, self.reuse.group_of.get(attempt.spec.key)) for attempt in self._waiting]
-        own = (attempt for attempt, group in groups if group is not None and group == worker.group)
-        return next(own, None) or next((attempt for attempt, group in groups if group not in held), None)
+        """Return the next run for a worker: one that it has trained already, else one that nobody trains."""
+        others = [other for other in self._workers if other is not worker]
+        held = frozenset[str]().union(*(other.holds for other in others))
+        busy = {self._find_group(other.attempt) for other in others if other.attempt and other.members > 1}
+        free = None
+        for attempt in self._waiting:
+            if attempt.spec.key in worker.holds:
+                return attempt
+            group = self._find_group(attempt)
+            if free is None and attempt.spec.key not in held and (group is None or group not in busy):
+                free = attempt
+        return free
+
+    def _find_group(self, attempt: Attempt) -> int | None:
+        """Return the number of the group that a run trains in, None for a run alone."""
+        group = None if attempt.earlier else self.reuse.group_of.get(attempt.spec.key)
+        return None if group is None or group in self._broken else group
 
     def _find_siblings(self, worker: _Worker, attempt: Attempt) -> tuple[RunSpec, ...]:
-        """Return the waiting runs that train with one; what failed before is tried alone."""
-        group = self.reuse.group_of.get(attempt.spec.key)
-        if group is None or group == worker.group or attempt.earlier:
+        """Return the waiting runs that train with one, none where it has been trained."""
+        group = self._find_group(attempt)
+        if group is None or attempt.spec.key in worker.holds:
             return ()
         return tuple(
-            other.spec
-            for other in self._waiting
-            if other is not attempt and not other.earlier and self.reuse.group_of.get(other.spec.key) == group
+            other.spec for other in self._waiting if other is not attempt and self._find_group(other) == group
         )
 
     def _listen(self, seconds: float) -> list[Outcome]:
@@ -204,6 +215,8 @@ class Pool:
         elif news[0] == "started":
             worker.run_id = news[1]
             worker.since = time.monotonic()
+        elif news[0] == "trained":
+            worker.holds = frozenset(news[1])
         elif news[0] == "waiting":  # for a run that another sweep executes
             worker.since = None
         elif news[0] == "progress":
@@ -240,6 +253,13 @@ class Pool:
         """Tell how a run ended; it is over unless it is to be tried again."""
         attempt, worker.attempt = worker.attempt, None
         assert attempt is not None
+        group = self._find_group(attempt)
+        fell = worker not in self._workers and self.stop.signum is None
+        if fell and worker.members > 1 and worker.run_id is None and group is not None:
+            # The process ended while the group trained: whose fault it was shows when each trains alone.
+            self._broken.add(group)
+            self._waiting.appendleft(attempt)
+            return []
         if outcome.status == "killed":  # the worker ends itself
             worker.process.join(timeout=_SECONDS_TO_EXIT)
             self._remove(worker)

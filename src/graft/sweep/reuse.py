@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graft.config.names import STAGES
 from graft.errors import RunFailedError
 from graft.plan.groups import SharedPrefix, Sharing, find_prefix, group_runs
 from graft.plan.spec import RunSpec
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Weights of a head are there as such, as gradient, as two moments, as the best ones and as drawn ones.
 _COPIES = 6
-#: Features that a head may have, and more than most have.
-_WIDEST = 2048
 
 _NOT_WORTH = "reading its activations would take longer than computing them, or they exceed `reuse.disk_gb`"
 
@@ -106,10 +106,11 @@ def plan_reuse(specs: Sequence[RunSpec], workers: int, *, fuse: bool = True) -> 
         networks.append(network)
         left -= network.storage.disk_bytes
         sharing |= {spec.key: _decide(spec, network.storage.kept) for spec in members}
-    shared = [spec for spec in specs if fuse and spec.key in sharing and sharing[spec.key].boundary]
-    steps = {spec.key: views.count_steps(spec) for spec in shared}
-    heads = {spec.key: _count_heads(spec, views.open(spec)) for spec in shared}
-    groups = group_runs(shared, steps, heads, workers)
+    widths = {spec.key: network.prefix.backbone.feature_dim for network in networks for spec in network.specs}
+    shared = [spec for spec in specs if fuse and spec.key in sharing and sharing[spec.key].boundary == STAGES]
+    budgets = {spec.key: views.count_steps(spec) for spec in shared}
+    heads = {spec.key: _count_heads(spec, views.open(spec), widths[spec.key]) for spec in shared}
+    groups = group_runs(shared, budgets, heads, workers)
     numbered = {spec.key: number for number, group in enumerate(groups) if len(group) > 1 for spec in group}
     return ReusePlan(tuple(networks), sharing, numbered)
 
@@ -126,6 +127,8 @@ def compute_shared(plan: ReusePlan, progress: Progress | None = None) -> ReusePl
     Returns:
         The plan, with the time that this took shared among the runs.
     """
+    import torch
+
     from graft.reuse.prefix import prepare_activations
     from graft.sharing import find_rounding, open_activations
 
@@ -136,9 +139,12 @@ def compute_shared(plan: ReusePlan, progress: Progress | None = None) -> ReusePl
         for boundary in network.storage.kept:
             rounding = find_rounding(network.specs, boundary)
             prefix = replace(network.prefix, depth=boundary, dtype=rounding)
-            with contextlib.suppress(RunFailedError):  # too large to be rounded: every run says so by itself
+            # Too large to be rounded, or for the memory: every run finds out, and says so, by itself.
+            with contextlib.suppress(RunFailedError, torch.OutOfMemoryError):
                 prepare_activations(store, prefix, network.images[boundary], progress)
         network.prefix.backbone.cpu()  # what follows happens in other processes
+        if network.prefix.device.type == "cuda":
+            torch.cuda.empty_cache()
         seconds = (time.perf_counter() - started) / len(network.specs)
         for member in network.specs:
             sharing[member.key] = replace(sharing[member.key], seconds=seconds)
@@ -160,18 +166,21 @@ class _Views:
             self._kept[same] = open_view(spec)
         return self._kept[same]
 
-    def count_steps(self, spec: RunSpec) -> int:
-        """Return the optimizer steps of a run."""
+    def count_steps(self, spec: RunSpec) -> tuple[int, int]:
+        """Return the optimizer steps of a run, and those between two validations."""
         from graft.inputs import count_budget
 
-        return count_budget(spec.config, self.open(spec).split).total_steps
+        budget = count_budget(spec.config, self.open(spec).split)
+        return budget.total_steps, budget.steps_per_round
 
 
-def _count_heads(spec: RunSpec, view: View) -> int:
+def _count_heads(spec: RunSpec, view: View, features: int) -> int:
     """Return how many heads like that of a run fit into `reuse.memory_gb`, with the scores they give."""
     outputs = len(view.images.class_names)
-    scores = 2 * (len(view.split.val) + len(view.split.test))
-    return int(spec.config.reuse.memory_gb * 1e9 / (4 * outputs * (scores + _COPIES * _WIDEST)))
+    hidden = list(spec.config.head.hidden) if spec.config.head.name == "mlp" else []
+    weights = sum(wide * narrow for wide, narrow in itertools.pairwise([features, *hidden, outputs]))
+    scores = 2 * outputs * (len(view.split.val) + len(view.split.test))
+    return int(spec.config.reuse.memory_gb * 1e9 / (4 * (scores + _COPIES * weights)))
 
 
 def _decide(spec: RunSpec, kept: Sequence[int]) -> Sharing:
@@ -202,7 +211,8 @@ def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views,
     folder = Path(first.config.paths.root).resolve() / "cache" / "measured"
     backbone = build_model(first, view.images)[0].backbone
     computes = make_prefix(first, prefix, backbone, view.pixels, max(wanted))
-    chain = measure_chain(folder, prefix.backbone, computes)
+    cut = f"{prefix.backbone} {prefix.moved}:{prefix.moved_to} {first.config.trainer.channels_last}"
+    chain = measure_chain(folder, cut, computes)
     demands = {depth: Demand(passes[depth], len(rows)) for depth, rows in wanted.items()}
     storage = plan_storage(chain, demands, disk_bytes)
     asked = {

@@ -99,11 +99,8 @@ class GraftSweeper(Sweeper):
         cells = self._compose(arguments)
         configs = normalise_cells(cells)  # mistakes are told before anything is written
         config, places = configs[0], self._assign_places(configs, console)
-        if config.sweep.prune == "asha" and not isinstance(self.launcher, GraftLauncher):
-            raise GraftError(
-                "Expected graft's own launcher with `sweep.prune=asha`: another one's workers see no race. "
-                "Leave out `hydra/launcher`, or use `sweep.prune=off`."
-            )
+        if config.sweep.prune == "asha":
+            _check_races(configs, own=isinstance(self.launcher, GraftLauncher))
         store = open_store(config.tracking.uri, Path(config.paths.root))
         close_dead_runs(store)
         plan = _plan(cells, store, console)
@@ -260,6 +257,25 @@ def _share(plan: Plan, how: Sweep, stop: Stop) -> ReusePlan:
             progress(done, total)
 
         return compute_shared(reuse, advance)
+
+
+def _check_races(configs: Sequence[Config], *, own: bool) -> None:
+    """Refuse to prune where nobody would see the race.
+
+    Raises:
+        GraftError: Another launcher starts the runs, or they have several devices.
+    """
+    if not own:
+        raise GraftError(
+            "Expected graft's own launcher with `sweep.prune=asha`: another one's workers see no race. "
+            "Leave out `hydra/launcher`, or use `sweep.prune=off`."
+        )
+    most = max(config.trainer.devices * config.trainer.num_nodes for config in configs)
+    if most > 1:
+        raise GraftError(
+            f"Expected runs on one device with `sweep.prune=asha`, but got {most} devices for a run. Use "
+            "`trainer.devices=1` with as many `sweep.workers`, or `sweep.prune=off`."
+        )
 
 
 def _plan_races(plan: Plan, config: Config) -> dict[str, Halving]:

@@ -70,6 +70,7 @@ def execute_job(
     progress: Progress | None = None,
     on_start: Started | None = None,
     on_wait: Callable[[], None] | None = None,
+    on_trained: Callable[[list[str]], None] | None = None,
 ) -> Outcome:
     """Execute one run here, or in as many processes as it wants devices. A failure is an outcome.
 
@@ -78,6 +79,7 @@ def execute_job(
         progress: Told how far the training is, in optimizer steps.
         on_start: Told the id under which the run is recorded.
         on_wait: Called when another process executes the same run, and this one waits for it.
+        on_trained: Told the keys of the runs that have trained here and are still to be recorded.
     """
     spec = job.spec
     try:
@@ -93,7 +95,9 @@ def execute_job(
             from graft.together import take_trained, train_siblings
 
             if job.siblings:
-                train_siblings([spec, *job.siblings], job.sharing, progress)
+                trained = train_siblings([spec, *job.siblings], job.sharing, progress)
+                if on_trained is not None:
+                    on_trained(trained)
             val = execute(
                 spec,
                 parent_id=job.parent_id,
@@ -153,6 +157,7 @@ def serve(pipe: Connection, place: Place, log: Path) -> None:
                     progress=lambda step, total: tell("progress", step, total),
                     on_start=lambda run_id: tell("started", run_id),
                     on_wait=lambda: tell("waiting"),
+                    on_trained=lambda keys: tell("trained", keys),
                 )
             _forget(first=not executed)
             executed += 1

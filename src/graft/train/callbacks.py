@@ -120,11 +120,12 @@ class Judge(pl.Callback):
         metric: Name of the validation metric.
         halving: Who decides.
         total_steps: Optimizer steps of the whole run.
+        before: Optimizer steps at the latest validation that an earlier process had, 0 for none.
     """
 
-    def __init__(self, metric: str, halving: Halving, total_steps: int) -> None:
+    def __init__(self, metric: str, halving: Halving, total_steps: int, before: int = 0) -> None:
         self.metric, self.halving, self.total_steps = metric, halving, total_steps
-        self._before = 0.0
+        self._before = before / total_steps
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ask.

@@ -150,7 +150,9 @@ def fit(
     with without_advice(), _interruptible(), stop.waiting():
         callbacks: list[pl.Callback] = [best, RecordRounds(recorder, progress), keeper]
         if halving is not None:
-            callbacks.append(Judge(config.metric, halving, budget.total_steps))
+            done = max(0, start.step - 1) // budget.steps_per_round if start else 0
+            before = done * budget.steps_per_round
+            callbacks.append(Judge(config.metric, halving, budget.total_steps, before))
         trainer = _build_trainer(config, budget, callbacks)
         if keeper.prepare(trainer, task):
             trainer.fit(task, datamodule=data)
