@@ -376,7 +376,7 @@ VERBS = {
         "budget; with --older-than also what was not used for so long, with --all everything. What a\n"
         "running process is writing stays. Nothing is lost: what is needed again is computed again.",
         (
-            ("graft cache", "activations and decoded images under ./runs, with their sizes"),
+            ("graft cache", "what is kept under ./runs, with its size"),
             ("graft cache prune", "check every hash, keep to the budget"),
             ("graft cache prune --older-than=30d", "and what nobody used for a month"),
             ("graft cache prune --all paths.root=/data/runs", "everything, elsewhere"),

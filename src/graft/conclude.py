@@ -113,8 +113,8 @@ def keep_run_weights(root: Path, spec: RunSpec, inputs: Inputs) -> None:
     except OSError as error:
         raise RunFailedError(
             f"Expected to write the weights of the run to {checkpoint_folder(root, spec.key)}, but could "
-            f"not: {error.strerror or error}. The same command tries again without training again; "
-            "`checkpoint.keep=none` does without them."
+            f"not: {error.strerror or error}. The same command tries again, without training again where "
+            "that took long; `checkpoint.keep=none` does without them."
         ) from error
 
 

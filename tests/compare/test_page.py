@@ -177,6 +177,7 @@ def test_an_oracle_is_stamped_on_every_page(tmp_path) -> None:
         assert "Oracle selection: test itself chose" in (tmp_path / name).read_text(), name
 
 
+@pytest.mark.full
 def test_figures_that_do_not_fit_are_linked(evidence: Evidence, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("graft.compare.page._FIGURE_BYTES", 40_000)
     comparison = compare_records(read_runs(GOLDEN / "runs.csv"), experiment="demo", metric="accuracy")

@@ -167,8 +167,8 @@ def benchmark() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("trials", [1, 4])
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("trials", [4, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("seeds", [3, pytest.param(5, marks=pytest.mark.full)])
 def test_intervals_cover_in_every_named_world(benchmark: ModuleType, seeds: int, trials: int) -> None:
     """The committed simulation, shortened: within its own error of what is claimed."""
     repeats = 250

@@ -124,11 +124,15 @@ def test_damaged_activations_are_computed_again_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"reuse": {"disk_gb": 0.0}}, "plain: `reuse.disk_gb=0` keeps no activations"),
+        pytest.param(
+            {"reuse": {"disk_gb": 0.0}},
+            "plain: `reuse.disk_gb=0` keeps no activations",
+            marks=pytest.mark.full,
+        ),
         ({"reuse": {"disk_gb": 1e-6}}, "plain: the activations do not fit under `reuse.disk_gb`"),
         ({"method": "from_scratch", "depth": 0}, "plain: all stages train"),
         ({"augment": {"name": "flip_crop"}}, "`augment.views=4`"),
-        ({"reuse": False}, "plain: reuse=off"),
+        pytest.param({"reuse": False}, "plain: reuse=off", marks=pytest.mark.full),
     ],
 )
 def test_the_record_says_which_path_a_run_took(options, words, tmp_path):
@@ -158,6 +162,7 @@ def test_a_cache_that_cannot_be_written_takes_the_plain_path_and_says_so(tmp_pat
     assert "or cannot be written" in read.notes["path"]
 
 
+@pytest.mark.full
 def test_channels_last_gives_the_plain_path_too(tmp_path):
     options = {"depth": 3, "backbone": "resnet18", "size": 32, "trainer": {
         "min_steps": 4, "epochs": 1, "max_validations": 1, "accelerator": "cpu", "channels_last": True,

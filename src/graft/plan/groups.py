@@ -126,7 +126,7 @@ def _name_of_group(spec: RunSpec, budget: tuple[int, int]) -> str:
         return ""
     if config.transfer.freeze_depth != STAGES:
         return ""
-    shared = [vars(prefix), spec.condition, spec.labels, spec.folds, config.data.batch_size]
+    shared: list[Any] = [vars(prefix), spec.condition, spec.labels, spec.folds, config.data.batch_size]
     shared += [budget, config.tracking.experiment, config.head.name]
     return hashlib.sha256(_canonical(shared).encode()).hexdigest()
 
