@@ -207,7 +207,8 @@ def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views,
         passes[depth] = passes.get(depth, 0) + seen
         images.setdefault(depth, []).extend((split.train, split.val, split.test))
     wanted = {depth: np.unique(np.concatenate(parts)) for depth, parts in images.items()}
-    first, view = specs[0], views.open(specs[0])
+    first = max(specs, key=lambda spec: spec.config.transfer.freeze_depth)  # all that is shared is frozen in it
+    view = views.open(first)
     folder = Path(first.config.paths.root).resolve() / "cache" / "measured"
     backbone = build_model(first, view.images)[0].backbone
     computes = make_prefix(first, prefix, backbone, view.pixels, max(wanted))
