@@ -185,6 +185,7 @@ def test_weights_that_cannot_be_written_fail_the_run_and_training_is_not_lost(
     monkeypatch.setattr("graft.train.resume._LARGEST_SHARE", 1e9)
     monkeypatch.setattr("graft.train.resume._WORTH_SECONDS", 0.0)
     spec = plan(describe(seed=12))
+    (root / "checkpoints").mkdir(exist_ok=True)
     (root / "checkpoints").rename(root / "aside")
     (root / "checkpoints").touch()
     try:

@@ -207,7 +207,7 @@ def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views,
         passes[depth] = passes.get(depth, 0) + seen
         images.setdefault(depth, []).extend((split.train, split.val, split.test))
     wanted = {depth: np.unique(np.concatenate(parts)) for depth, parts in images.items()}
-    first = max(specs, key=lambda spec: spec.config.transfer.freeze_depth)  # all that is shared is frozen in it
+    first = max(specs, key=lambda spec: spec.config.transfer.freeze_depth)  # it freezes all that is shared
     view = views.open(first)
     folder = Path(first.config.paths.root).resolve() / "cache" / "measured"
     backbone = build_model(first, view.images)[0].backbone
