@@ -45,6 +45,7 @@ def main(root: Path, experiment: str) -> None:
             address = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}"
             page.goto(f"http://127.0.0.1:{PORT}/{address}", timeout=120_000)
             page.get_by_text("The chosen runs, side by side").first.wait_for(timeout=120_000)
+            page.get_by_text("The chosen runs, side by side").first.scroll_into_view_if_needed()
             page.wait_for_timeout(3000)
             page.screenshot(path=images / "dashboard.png", timeout=120_000)
             browser.close()
