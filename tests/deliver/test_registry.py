@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,8 @@ def global_uris(store: Store) -> Iterator[None]:
     yield
     mlflow.set_tracking_uri(before[0])
     mlflow.set_registry_uri(before[1])
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # where MLflow keeps them for other processes
+        os.environ.pop(name, None)
 
 
 def test_the_champion_comes_back_with_the_same_scores(specs, store: Store, toy_root: Path, capsys) -> None:
