@@ -33,6 +33,7 @@ ON_TOP = {
     "progress": "errors",
     "compose": "cli",
     "verbs": "cli",
+    "calls": "cli",
     "answer": "cli",
     "status": "cli",
     "cache": "cli",

@@ -161,6 +161,9 @@ def test_a_group_that_fails_trains_one_by_one(
     assert take_trained(specs[0].key) is None
     assert execute_job(Job(specs[0], siblings=(specs[1],))).status == "finished"
     assert results(specs[0], toy_root)[2] == "shared: stages 1 to 5 were computed once"
+    store = open_store(None, toy_root)
+    [record] = [one for one in read_experiment(store, "fallen") if one.run_key == specs[0].key]
+    assert "failed (RuntimeError: no group today)" in record.notes["notes"]
 
 
 def test_what_is_not_kept_is_computed_and_said(make: Make, toy_root: Path) -> None:

@@ -7,9 +7,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from graft import __version__
+from graft import __version__, calls
 from graft.completion import bash_script, complete_verb, wants_completion
 from graft.errors import GraftError, RunInterrupted, expected_one_of
 
@@ -109,127 +108,6 @@ def _complete(words: list[str]) -> int:
     return VERBS[verb].call([word for word in words if word not in VERBS])
 
 
-def _train(words: list[str]) -> int:
-    from graft.compose import compose_and_call
-    from graft.verbs import train
-
-    return compose_and_call("train", words, train)
-
-
-def _pretrain(words: list[str]) -> int:
-    from graft.compose import compose_and_call
-    from graft.verbs import pretrain
-
-    if "-m" in words or "--multirun" in words:
-        raise GraftError("Expected one source model, but got -m: call `graft pretrain` once for each.")
-    return compose_and_call("pretrain", words, pretrain)
-
-
-def _compare(words: list[str]) -> int:
-    from graft.answer import compare
-    from graft.compare.asked import read_options
-
-    switch = "tracking.register="
-    register = f"{switch}true" in words
-    asked, rest = read_options([word for word in words if word not in (f"{switch}true", f"{switch}false")])
-    names, places = _split_places(rest)
-    return compare(names, asked, *places, register=register)
-
-
-def _status(words: list[str]) -> int:
-    from graft.status import read_options, show_status
-
-    asked, rest = read_options(words)
-    names, places = _split_places(rest)
-    if len(names) > 1:
-        raise GraftError(f"Expected one experiment, but got {len(names)}: {', '.join(names)}.")
-    return show_status(names[0] if names else None, asked, *places)
-
-
-def _check(words: list[str]) -> int:
-    from graft.compose import compose_and_call
-    from graft.verbs import check
-
-    if "-m" in words or "--multirun" in words:
-        raise GraftError("Expected one data set to check, but got -m: call `graft check` once for each.")
-    as_json, codes = "--json" in words, list[int]()
-    rest = [word for word in words if word != "--json"]
-    compose_and_call("check", rest, lambda config: codes.append(check(config, as_json)))
-    return max(codes, default=0)
-
-
-def _models(words: list[str]) -> int:
-    from graft.config.models import show_models
-
-    return show_models(words)
-
-
-def _extract(words: list[str]) -> int:
-    from graft.compose import compose_and_call
-    from graft.extract import read_extraction
-    from graft.verbs import extract
-
-    asked, overrides = read_extraction(words)
-    return compose_and_call("extract", overrides, lambda config: extract(config, asked))
-
-
-def _predict(words: list[str]) -> int:
-    from graft.deliver.predict import predict, read_prediction
-
-    asked, places = read_prediction(words)
-    _, (root, uri) = _split_places(places)
-    return predict(asked, root, uri)
-
-
-def _rank(words: list[str]) -> int:
-    from graft.compose import compose_and_call
-    from graft.config.schema import Config
-    from graft.rank import rank_backbones, read_ranking
-
-    asked, candidates = read_ranking(words)
-    configs = list[Config]()
-    for overrides in candidates:
-        compose_and_call("extract", overrides, configs.append)
-    return rank_backbones(configs, asked)
-
-
-def _ui(words: list[str]) -> int:
-    from graft.track.dashboard import serve
-
-    names, (root, uri) = _split_places([word for word in words if not word.startswith("port=")])
-    port = next((word.partition("=")[2] for word in words if word.startswith("port=")), "5000")
-    if names or not port.isdigit() or not 0 < int(port) < 65536:
-        raise GraftError(
-            f"Expected nothing but `port=<1 to 65535>`, `paths.root=` and `tracking.uri=`, but got {words}."
-        )
-    return serve(uri, root, int(port))
-
-
-def _cache(words: list[str]) -> int:
-    from graft.cache import read_options, serve_cache
-
-    return serve_cache(read_options(words))
-
-
-def _split_places(words: list[str]) -> tuple[list[str], tuple[Path, str | None]]:
-    """Take ``paths.root=`` and ``tracking.uri=`` out of ``words``."""
-    places = {"paths.root": "./runs", "tracking.uri": ""}
-    rest = []
-    for word in words:
-        key, sign, value = word.partition("=")
-        if sign and key not in places:
-            raise GraftError(expected_one_of("option", key, places))
-        if word.startswith("-"):
-            raise GraftError(
-                f"There is no option {word!r} here. The choices are: `paths.root=` and `tracking.uri=`."
-            )
-        if sign:
-            places[key] = value
-        else:
-            rest.append(word)
-    return rest, (Path(places["paths.root"]).expanduser(), places["tracking.uri"] or None)
-
-
 #: What the verbs that read the record take.
 _PLACES = ("paths.root=", "tracking.uri=")
 
@@ -248,7 +126,7 @@ VERBS = {
             ("graft pretrain backbone=resnet18 data=folder data.root=~/source", "on your own source domain"),
             ("graft pretrain trainer.epochs=20 bundle.name=longer", "longer, under another name"),
         ),
-        _pretrain,
+        calls.call_pretrain,
     ),
     "train": Verb(
         "Train one run, or with -m or an experiment a whole sweep",
@@ -260,7 +138,7 @@ VERBS = {
             ("graft train -m transfer.freeze_depth=0,3,5 optim.lr=1e-3,1e-2 seed='range(5)' ...", "a grid"),
             ("graft train experiment=digits_transfer", "carries its own grid"),
         ),
-        _train,
+        calls.call_train,
     ),
     "compare": Verb(
         "Rank the arms of an experiment, say the verdict, write the report",
@@ -277,7 +155,7 @@ VERBS = {
             ('graft compare mine --expect "fine_tune helps at 10"', "exit code 3 unless it does"),
             ("graft compare mine --metric macro_f1 --margin 1 --json", "by another metric, for programs"),
         ),
-        _compare,
+        calls.call_compare,
         (
             "--where",
             "--metric",
@@ -299,7 +177,7 @@ VERBS = {
             ("graft status digits_transfer --json", "one experiment, for programs"),
             ("graft status --reap", "close what dead processes left running"),
         ),
-        _status,
+        calls.call_status,
         ("--json", "--reap", "--stale=", *_PLACES),
     ),
     "models": Verb(
@@ -312,7 +190,7 @@ VERBS = {
             ("graft models 'resnet*'", "names that match"),
             ("graft models vit --json", "for programs"),
         ),
-        _models,
+        calls.call_models,
         ("--json",),
     ),
     "check": Verb(
@@ -327,7 +205,7 @@ VERBS = {
             ("graft check data=folder data.root=~/my_images backbone=vit_b_16", "against another network"),
             ("graft check data=folder data.root=~/my_images --json", "for programs"),
         ),
-        _check,
+        calls.call_check,
     ),
     "extract": Verb(
         "Write the features of a data set after any stage of a backbone to Parquet or NPZ",
@@ -339,7 +217,7 @@ VERBS = {
             ("graft extract backbone.weights=glyphs-resnet18 stage=3 out=stage3.npz", "a stage further in"),
             ("graft extract transfer=random_features seed=1", "a control: random weights"),
         ),
-        _extract,
+        calls.call_extract,
     ),
     "predict": Verb(
         "Label new images with the chosen model of an experiment, or with the model of a run",
@@ -353,7 +231,7 @@ VERBS = {
             ("graft predict <run id> a.png b.png --out=two.csv", "with the model of one run"),
             ("graft predict mine ~/new_images --skip-bad", "leave out what cannot be read"),
         ),
-        _predict,
+        calls.call_predict,
         ("--out=", "--skip-bad", *_PLACES),
     ),
     "rank": Verb(
@@ -367,7 +245,7 @@ VERBS = {
             ("graft rank data=digits backbone=small_cnn backbone.weights=glyphs-small_cnn,mine", "bundles"),
             ("graft rank data=cifar10 data.labels_per_class=50 backbone=resnet18,resnet50", "faster"),
         ),
-        _rank,
+        calls.call_rank,
     ),
     "cache": Verb(
         "Show what was computed once and kept, or throw away what may go",
@@ -381,7 +259,7 @@ VERBS = {
             ("graft cache prune --older-than=30d", "and what nobody used for a month"),
             ("graft cache prune --all paths.root=/data/runs", "everything, elsewhere"),
         ),
-        _cache,
+        calls.call_cache,
         ("prune", "--all", "--older-than=", "--json", "paths.root=", "reuse.disk_gb="),
     ),
     "ui": Verb(
@@ -393,7 +271,7 @@ VERBS = {
             ("graft ui port=5001", "on another port"),
             ("graft ui paths.root=/data/runs", "recorded elsewhere"),
         ),
-        _ui,
+        calls.call_ui,
         ("port=", *_PLACES),
     ),
 }

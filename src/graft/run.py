@@ -22,7 +22,6 @@ from graft.plan.spec import Facts, RunSpec
 if TYPE_CHECKING:
     from graft.together import Trained
     from graft.train.checkpoint import Checkpoints, State
-    from graft.train.fit import Fitted
 
 
 def gather_facts(config: Config, progress: Progress | None = None) -> Facts:
@@ -112,11 +111,11 @@ def execute(
         GraftError: When the run cannot be done as asked, its loss diverged, or it was pruned.
         RunInterrupted: When a signal asked it to stop.
     """
+    from graft.together import why_alone
     from graft.track.store import open_store
     from graft.track.writer import recording
     from graft.train.checkpoint import open_checkpoints
-    from graft.train.fit import fit
-    from graft.train.ridge_fit import fit_ridge
+    from graft.train.ridge_fit import choose_fit
     from graft.train.stop import StopRequest
 
     started = time.perf_counter()
@@ -125,7 +124,7 @@ def execute(
         inputs = trained.inputs if trained else gather_inputs(spec, sharing)
         checkpoints = open_checkpoints(config, spec.key)
         start = checkpoints.newest()
-        notes = inputs.notes + _describe_start(checkpoints, start)
+        notes = inputs.notes + why_alone(spec.key) + _describe_start(checkpoints, start)
         store = open_store(config.tracking.uri, root) if _records() else None
         about = inputs.about | {"notes": "\n".join(notes)}
         going_on = recording(store, spec, parent_id, notes=about, goes_on=start is not None)
@@ -135,8 +134,7 @@ def execute(
             if trained is not None:
                 fitted = trained.replay(recorder)
             else:
-                solve: Callable[..., Fitted] = fit_ridge if config.head.name == "ridge" else fit
-                fitted = solve(
+                fitted = choose_fit(config)(
                     inputs.classifier,
                     inputs.batches,
                     config,

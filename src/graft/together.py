@@ -73,6 +73,16 @@ class Trained:
 _trained: dict[str, Trained] = {}
 
 
+#: Why runs of the group before train alone, by run key.
+_fallen: dict[str, str] = {}
+
+
+def why_alone(key: str) -> list[str]:
+    """Return what the user should know of a run whose group could not train together; nothing for others."""
+    reason = _fallen.get(key)
+    return [f"Its head trains alone: together with others it failed ({reason})."] if reason else []
+
+
 def take_trained(key: str) -> Trained | None:
     """Return what a run gave when it trained with its siblings, and forget it; None when it did not."""
     return _trained.pop(key, None)
@@ -97,6 +107,7 @@ def train_siblings(
         RunInterrupted: A signal asked to stop.
     """
     _trained.clear()
+    _fallen.clear()
     fresh = [spec for spec in specs if not _was_begun(spec)]
     if len(fresh) < 2:
         return []
@@ -104,8 +115,9 @@ def train_siblings(
         _trained.update(_train(fresh, sharing, progress))
     except (RunInterrupted, KeyboardInterrupt, SystemExit):
         raise
-    except Exception:
+    except Exception as error:  # each run then fails, or not, by itself; its record says why it was alone
         traceback.print_exc()
+        _fallen.update(dict.fromkeys((spec.key for spec in fresh), f"{type(error).__name__}: {error}"))
     return list(_trained)
 
 

@@ -148,12 +148,8 @@ def fit(
         keeps_loaders=data.workers > 0,
     )
     with without_advice(), _interruptible(), stop.waiting():
-        callbacks: list[pl.Callback] = [best, RecordRounds(recorder, progress), keeper]
-        if halving is not None:
-            done = max(0, start.step - 1) // budget.steps_per_round if start else 0
-            before = done * budget.steps_per_round
-            callbacks.append(Judge(config.metric, halving, budget.total_steps, before))
-        trainer = _build_trainer(config, budget, callbacks)
+        judges = _seat_judge(halving, config.metric, budget, start)
+        trainer = _build_trainer(config, budget, [best, RecordRounds(recorder, progress), keeper, *judges])
         if keeper.prepare(trainer, task):
             trainer.fit(task, datamodule=data)
         seconds, steps = keeper.seconds, trainer.global_step
@@ -172,6 +168,14 @@ def fit(
         earlier_seconds=start.seconds if start else 0.0,
         notes=tuple(keeper.notes),
     )
+
+
+def _seat_judge(halving: Halving | None, metric: str, budget: Budget, start: State | None) -> list[Judge]:
+    """Return who asks at validations whether the run goes on, nobody where no one decides."""
+    if halving is None:
+        return []
+    done = max(0, start.step - 1) // budget.steps_per_round if start else 0
+    return [Judge(metric, halving, budget.total_steps, before=done * budget.steps_per_round)]
 
 
 def build_run_loss(config: Config, data: ImageDataModule) -> Loss:

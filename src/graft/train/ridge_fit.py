@@ -20,7 +20,7 @@ from graft.model.classifier import Classifier
 from graft.model.features import ARITHMETIC, EXTRACTION_BATCH, choose_device
 from graft.train.callbacks import rank_validation
 from graft.train.evaluation import Evaluation
-from graft.train.fit import Budget, Fitted, build_run_loss
+from graft.train.fit import Budget, Fitted, build_run_loss, fit
 from graft.train.losses import Loss
 from graft.train.metrics import CHEAP, measure
 from graft.train.ridge import Float64Array, RidgeHead, find_temperature, solve_ridge
@@ -244,3 +244,8 @@ def _describe_edge(strength: float, strengths: list[float]) -> tuple[str, ...]:
     end, further = ("lowest", strength / 10) if strength == min(strengths) else ("highest", strength * 10)
     where = f"The chosen strength {strength:g} is the {end} of `head.strengths`"
     return (f"{where}: a better one may lie beyond. Add {further:g}.",)
+
+
+def choose_fit(config: Config) -> Callable[..., Fitted]:
+    """Return what trains a run: `fit` step by step, `fit_ridge` at once; both take the same arguments."""
+    return fit_ridge if config.head.name == "ridge" else fit

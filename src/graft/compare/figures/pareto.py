@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
@@ -32,32 +32,7 @@ def draw_pareto(section: Section, metric: str) -> Drawing | None:
     figure, facets = open_facets(len(found))
     words = Words()
     for axes, (labels, rows) in zip(facets, found.items(), strict=True):
-        front = find_front(rows, metric)
-        axes.step(
-            [count_cost(row) for row in front],
-            [row.test.mean for row in front],
-            where="post",
-            color=LINE,
-            linewidth=1.2,
-            zorder=1,
-        )
-        for row in sorted(rows, key=lambda row: list(section.names).index(row.arm)):
-            look = mark_arm(row.arm, section.names)
-            colour = colour_arm(row.arm)
-            reach = [[row.test.mean - row.test.low], [row.test.high - row.test.mean]]
-            if row.test.has_interval:
-                axes.errorbar([count_cost(row)], [row.test.mean], yerr=reach, color=colour, elinewidth=1.1)
-            [mean] = axes.plot(
-                [count_cost(row)],
-                [row.test.mean],
-                color=colour,
-                markersize=7,
-                linestyle="",
-                label=row.name,
-                **look,
-            )
-            said = f"{row.name}: {write_value(row.test)} for {write_seconds(count_cost(row))}"
-            words.put(mean, [said + (", on the front" if row in front else "")])
+        _draw_arms(axes, section, rows, find_front(rows, metric), words)
         _place_ticks(axes, [count_cost(row) for row in rows])
         axes.set_title(name_budget(labels), fontsize=10)
         axes.set_xlabel("time to train, tuning included")
@@ -74,21 +49,47 @@ def draw_pareto(section: Section, metric: str) -> Drawing | None:
         caption=f"{section.data}: test {metric.replace('_', ' ')} against training time, tuning included",
         figure=figure,
         columns=("arm", "labels", "seconds", f"test {metric}", "low", "high", "front"),
-        rows=tuple(
-            (
-                row.name,
-                labels,
-                count_cost(row),
-                row.test.mean,
-                row.test.low,
-                row.test.high,
-                "yes" if row in find_front(rows, metric) else "no",
-            )
-            for labels, rows in found.items()
-            for row in rows
-        ),
+        rows=tuple(_list_numbers(found, metric)),
         words=words.by_id,
     )
+
+
+def _draw_arms(axes: Axes, section: Section, rows: Sequence[Row], front: Sequence[Row], words: Words) -> None:
+    """Draw the arms of a budget, and the line of those that no other beats in both."""
+    axes.step(
+        [count_cost(row) for row in front],
+        [row.test.mean for row in front],
+        where="post",
+        color=LINE,
+        linewidth=1.2,
+        zorder=1,
+    )
+    for row in sorted(rows, key=lambda row: list(section.names).index(row.arm)):
+        look = mark_arm(row.arm, section.names)
+        colour = colour_arm(row.arm)
+        reach = [[row.test.mean - row.test.low], [row.test.high - row.test.mean]]
+        if row.test.has_interval:
+            axes.errorbar([count_cost(row)], [row.test.mean], yerr=reach, color=colour, elinewidth=1.1)
+        [mean] = axes.plot(
+            [count_cost(row)],
+            [row.test.mean],
+            color=colour,
+            markersize=7,
+            linestyle="",
+            label=row.name,
+            **look,
+        )
+        said = f"{row.name}: {write_value(row.test)} for {write_seconds(count_cost(row))}"
+        words.put(mean, [said + (", on the front" if row in front else "")])
+
+
+def _list_numbers(found: Mapping[str, Sequence[Row]], metric: str) -> Iterator[tuple[str | float, ...]]:
+    """Yield the numbers behind the figure, an arm at a time."""
+    for labels, rows in found.items():
+        front = find_front(rows, metric)
+        for row in rows:
+            numbers = (count_cost(row), row.test.mean, row.test.low, row.test.high)
+            yield (row.name, labels, *numbers, "yes" if row in front else "no")
 
 
 def _place_ticks(axes: Axes, seconds: Sequence[float]) -> None:
