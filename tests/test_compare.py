@@ -178,3 +178,24 @@ def test_mixed_metrics_are_refused(store, compare, build_config, tmp_path) -> No
     assert code == 2
     assert "Expected runs of one metric, but they have 2: accuracy, macro_f1." in complaint
     assert "--metric accuracy" in complaint
+
+
+def test_each_look_at_test_is_recorded_once(compare, store, build_config, tmp_path) -> None:
+    """Two trials of one arm: each view chooses its own, and all are counted afterwards."""
+    rng = np.random.default_rng(0)
+    for lr, skill in ((0.1, 0.4), (0.01, 0.8)):
+        spec = plan(build_config, "looked", **{"optim.lr": lr})
+        record(start_run(store, spec, parent_id=None, notes={}), spec, rng, skill, tmp_path)
+
+    def count(*words: str) -> int:
+        code, told, _ = compare("looked", "--json", *words)
+        assert code == 0
+        return int(json.loads(told)["test_looks"])
+
+    assert [count("--margin", "1"), count("--margin", "2"), count()] == [1, 1, 1]
+    assert count("--where", "lr=0.1") == 1  # of the one run that it keeps
+    assert [count(), count("--oracle"), count()] == [2, 2, 2]
+    for lr, skill in ((0.001, 0.1), (0.5, 0.2)):
+        spec = plan(build_config, "looked", **{"optim.lr": lr})
+        record(start_run(store, spec, parent_id=None, notes={}), spec, rng, skill, tmp_path)
+    assert [count(), count("--oracle"), count()] == [2, 4, 4]

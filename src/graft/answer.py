@@ -50,6 +50,7 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
     from graft.compare.terminal import render_table
     from graft.track.archive import Archive
     from graft.track.reader import last_experiment
+    from graft.track.results import mark_read
     from graft.track.store import open_store
 
     if not root.exists() and uri is None:
@@ -61,6 +62,8 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
     records = read_records(store, names)
     archive = Archive(store)
     comparison = add_agreement(compare_asked(records, names, asked, archive), root)
+    if not asked.is_usual:  # what the usual one reads is marked as chosen
+        mark_read(store, comparison.newly_read)
     # What is read by programs stands alone on stdout.
     console = Console(stderr=asked.as_json)
     for table in () if asked.as_json else render_table(comparison):
@@ -249,15 +252,19 @@ def _settle(
 ) -> None:
     """Write the verdict to the parent runs, mark the chosen runs, and drop the weights of the others."""
     from graft.compare.describe import describe_verdict, list_gains
-    from graft.track.parents import publish_report, read_parents
+    from graft.track.parents import link_parent, publish_report, read_parents
     from graft.track.results import drop_weights, mark_chosen
 
     if len(names) == 1:  # a report on several belongs to none of them
         parents = read_parents(store, names[0])
-        publish_report(store, parents, describe_verdict(comparison), list_gains(comparison), folder)
+        budgets = dict.fromkeys(
+            budget.labels for section in comparison.sections for budget in section.budgets
+        )
+        text, gains = describe_verdict(comparison), list_gains(comparison)
+        publish_report(store, parents, text, gains, folder, list(budgets), comparison.metric)
         for parent in parents[:1]:
             console.print(
-                f"In the dashboard: http://127.0.0.1:5000/#/experiments/{parent.experiment_id}/runs/{parent.run_id}",
+                f"In the dashboard: http://127.0.0.1:5000/{link_parent(parent)}",
                 soft_wrap=True,
                 highlight=False,
             )

@@ -231,10 +231,11 @@ def open_run_images(config: Config, progress: Progress | None = None) -> ImageSe
 def _open_images(config: Config, root: Path, progress: Progress | None) -> ImageSet:
     """Open a known set as it is, and a user's own after the pre-flight."""
     from graft.data.catalog import open_images
+    from graft.data.copies import add_likenesses
     from graft.data.sound import describe_findings, open_sound_images
 
     if config.data.name not in CHECKED_DATA_SETS:
-        return open_images(config.data, root / "cache", progress)
+        return add_likenesses(open_images(config.data, root / "cache", progress), root / "cache")
     images, report, left_out = open_sound_images(
         replace(config.data, labels_per_class=None),  # whether there are enough is the split's to say
         root / "cache",
@@ -302,6 +303,7 @@ def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str
     """Say what the weights cost, and when their source may hold the very classes that are to be learned."""
     took = source.train_seconds if source else None
     told = {} if took is None else {"pretrain_seconds": f"{took:.1f}"}
+    told |= _name_source(source) if source else {}
     known = set(source.classes or ()) if source else set()
     shared = [name for name in images.class_names if name in known]
     if source is None or not shared:
@@ -310,3 +312,13 @@ def _describe_source(source: WeightsSource | None, images: ImageSet) -> dict[str
     counted = f"{len(shared)} of the {len(images.class_names)} target classes"
     said = f"the source domain of {source.name} has {counted} under the same name: {listed}"
     return told | {"source_contains_target": said}
+
+
+def _name_source(source: WeightsSource) -> dict[str, str]:
+    """Name the data that all of a bundle was trained on; of other weights nobody wrote that down."""
+    from graft.model.bundle import read_sidecar
+
+    if source.kind != "bundle":
+        return {}
+    sidecar = read_sidecar(source.path.parent)
+    return {} if sidecar.parent else {"source_data": sidecar.data}

@@ -30,9 +30,11 @@ class Visit:
         self.page.goto(path.as_uri())
 
     def listen(self) -> None:
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self._listen)
+        """Hear the page, and the tabs that it opens."""
+        context = self.page.context
+        context.on("request", lambda request: self.asked.append(request.url))
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        context.on("console", self._listen)
 
     def _listen(self, message: Any) -> None:
         if message.type in ("error", "warning"):

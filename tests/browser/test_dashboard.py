@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from graft.track.parents import Parent, link_chosen, read_parents
+from graft.track.parents import Parent, link_parent, read_parents
 from graft.track.store import open_store
 
 pytestmark = pytest.mark.browser
@@ -73,22 +73,27 @@ def _wait(address: str) -> None:
 
 
 def look(visit, dashboard: Dashboard, place: str, words: str) -> None:
-    """Open a place of the dashboard, wait until it shows some words, and see that no other host is asked."""
+    """Open a place of the dashboard, and wait until it shows some words."""
     visit.listen()
     visit.page.goto(f"{dashboard.address}/{place}", timeout=60_000)
+    wait_for(visit, dashboard, words)
+
+
+def wait_for(visit, dashboard: Dashboard, words: str) -> None:
+    """Wait until a page shows some words, and see that it is quiet and asks no other host."""
     visit.page.get_by_text(words, exact=False).first.wait_for(timeout=60_000)
     assert [one for one in visit.asked if not one.startswith((dashboard.address, "data:", "blob:"))] == []
     assert [one for one in visit.complaints if not MLFLOWS_OWN.search(one)] == []
 
 
-def test_the_parent_run_says_the_verdict(visit, dashboard: Dashboard) -> None:
-    parent = dashboard.parent
-    place = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}"
-    look(visit, dashboard, place, "The chosen runs, side by side")
+def test_the_parent_run_says_the_verdict_and_the_gains(visit, dashboard: Dashboard) -> None:
+    look(visit, dashboard, link_parent(dashboard.parent), "The chosen runs, side by side")
     shown = visit.page.inner_text("body")
     assert "from scratch" in shown
     assert "points" in shown
     assert "Doubts" in shown
+    for key in ("gain/linear_probe/2", "gain/linear_probe/2/low", "gain/fine-tune_frozen_to_3/2"):
+        assert key in shown
 
 
 def test_the_parent_run_shows_the_report(visit, dashboard: Dashboard) -> None:
@@ -100,7 +105,14 @@ def test_the_parent_run_shows_the_report(visit, dashboard: Dashboard) -> None:
 
 
 def test_one_link_shows_transfer_beside_from_scratch(visit, dashboard: Dashboard) -> None:
-    look(visit, dashboard, link_chosen(dashboard.parent), "test/accuracy")
+    look(visit, dashboard, link_parent(dashboard.parent), "The chosen runs, side by side")
+    opening = visit.page.get_by_text("The chosen runs, side by side").first
+    with visit.page.expect_popup() as opened:
+        opening.get_by_role("link", name="2", exact=True).click()
+    visit.page = opened.value
+    wait_for(visit, dashboard, "test/accuracy")
+    visit.page.get_by_text("matching runs").wait_for(timeout=60_000)
     shown = visit.page.inner_text("body")
-    assert "from scratch" in shown
-    assert "linear probe" in shown or "fine-tune" in shown
+    assert "6 matching runs" in " ".join(shown.split())
+    for arm in ("from scratch", "linear probe", "fine-tune, frozen to 3"):
+        assert arm in shown

@@ -51,13 +51,41 @@ def test_what_runs_tell_of_themselves_is_doubted(make_arm, make_run, notes, said
 
 def test_what_nobody_looked_at_is_noted(make_arm, make_run) -> None:
     _, notes = told(make_runs(make_arm, make_run))
-    assert "Whether the pretraining data of glyphs held images of digits is not known." in notes
     assert "`graft check data=digits` looks for them" in notes
 
 
+def test_weights_of_an_unknown_source_are_doubted_once(make_arm, make_run) -> None:
+    arms = [make_arm("linear_probe", 5, weights=f"net/IMAGENET1K_V{number}@ab") for number in range(1, 6)]
+    runs = [make_run(arm, val=0.8, test=0.8) for arm in [*arms, make_arm()]]
+    [doubt] = [line for line in told(runs)[0].splitlines() if "in pretraining is not known" in line]
+    assert doubt.startswith(
+        "Whether net/IMAGENET1K_V1, net/IMAGENET1K_V2, net/IMAGENET1K_V3 and 2 others"
+        " (pretrained on ImageNet) saw images of digits in pretraining is not known"
+    )
+    assert "`graft pretrain data=<source> backbone=small_cnn`" in doubt
+    assert "`backbone.weights=<source>-small_cnn`" in doubt
+
+
+def test_a_bundle_says_what_it_was_trained_on(make_arm, make_run) -> None:
+    assert "in pretraining" in told(make_runs(make_arm, make_run))[0]
+    assert "in pretraining" not in told(make_runs(make_arm, make_run, source_data="glyphs"))[0]
+
+
 def test_from_scratch_alone_has_no_source(make_arm, make_run) -> None:
-    _, notes = told([run for run in make_runs(make_arm, make_run) if run.arm.from_scratch])
-    assert "pretraining data" not in notes
+    doubts, _ = told([run for run in make_runs(make_arm, make_run) if run.arm.from_scratch])
+    assert "pretraining" not in doubts
+
+
+@pytest.mark.parametrize(("count", "doubted"), [("0", False), ("3", True)])
+def test_runs_that_know_of_copies(make_arm, make_run, count: str, doubted: bool) -> None:
+    """What a run counted stands above what the check of the whole set said."""
+    warned = {"data_warnings": "nearly one picture in several splits: 3 found by the check"}
+    doubts, _ = told(make_runs(make_arm, make_run, test_copies=count, **warned))
+    assert ("copies of test images (of up to 3 in a run); without predictions" in doubts) is doubted
+    assert "Training and test may share" not in doubts
+    assert "on record" not in told(make_runs(make_arm, make_run, test_copies=count))[1]
+    some = make_runs(make_arm, make_run, test_copies=count)[:9] + make_runs(make_arm, make_run)[9:]
+    assert "on record" in told(some)[1]
 
 
 def test_several_versions_of_graft_are_doubted(make_arm, make_run) -> None:

@@ -167,9 +167,8 @@ def test_runs_that_were_cut_are_no_failures(sweep, make_arm, make_run) -> None:
 def test_notes_of_the_source_are_told(comparison) -> None:
     [doubt] = [one for one in comparison.doubts if one.startswith("Pretraining data: the ten digits")]
     assert "compare with weights of another source" in doubt
-    assert comparison.notes == (
-        "No copies of training images in test are on record: `graft check data=digits` looks for them.",
-    )
+    [note] = comparison.notes
+    assert note.startswith("No copies of training images in test are on record: `graft check data=digits`")
 
 
 def test_several_conditions_are_reported_apart(sweep, make_arm, make_run) -> None:
@@ -350,7 +349,7 @@ def test_folds_are_compared_by_the_corrected_test(make_arm, make_run) -> None:
     assert "corrected resampled t-test (Nadeau and Bengio, 2003)" in page
     assert "fold by fold" in page
     assert "Student-t" not in page
-    [doubt] = comparison.doubts
+    doubt, _ = comparison.doubts
     assert doubt.startswith("A single learning rate was tried for from scratch and linear probe")
     twice = compare_records(folded_runs(make_arm, make_run, 2), experiment="demo", metric="accuracy")
     assert "10.0 points [7.1, 12.9] (2 seeds x 5 folds)" in twice.sections[0].budgets[0].sentence
@@ -388,7 +387,7 @@ def test_an_arm_must_beat_the_baselines_that_cost_nothing(make_arm, make_run) ->
         for arm, test, more in ((make_arm(), 0.6, {}), (probe, 0.7, {"test/feature_knn_accuracy": 0.75}))
         for seed in range(5)
     ]
-    majority, neighbours, _ = compare_records(runs, experiment="demo", metric="accuracy").doubts
+    majority, neighbours, *_ = compare_records(runs, experiment="demo", metric="accuracy").doubts
     assert majority.startswith(
         "From scratch has no higher test accuracy than always saying the largest class"
         " (0.600 against 0.600 at 2 labels per class): it may have learned nothing."

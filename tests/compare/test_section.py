@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from graft.compare.comparison import Comparison, Row
-from graft.compare.report import compare_records
+from graft.compare.image_scores import score_images
+from graft.compare.report import compare_records, format_json
 from graft.compare.section import build_section
 from graft.compare.select import select_trials
 from graft.track.archive import SavedScores
@@ -131,21 +133,121 @@ def test_seeds_with_other_test_images_are_doubted(make_arm, make_run) -> None:
 
 
 def test_a_metric_that_is_no_mean_over_images_is_doubted(make_arm, make_run) -> None:
+    """With five classes the five best hold the true one: there are no values."""
     records, kept = make_world(make_arm, make_run)
-    records = [
-        replace(
-            one,
-            metrics={
-                **one.metrics,
-                "val/calibration_error": 0.1,
-                "test/calibration_error": 0.1 + one.seed / 99,
-            },
-        )
-        for one in records
-    ]
+    of_five = {"val/top5_accuracy": 0.1, "test/top5_accuracy": 0.1}
+    records = [replace(one, metrics={**one.metrics, **of_five}) for one in records]
     kept.history = lambda run_id, key: []  # type: ignore[method-assign]
-    comparison = compare_records(records, experiment="demo", metric="calibration_error", archive=kept)  # type: ignore[arg-type]
-    assert any("(calibration error is no mean over images)" in doubt for doubt in comparison.doubts)
+    comparison = compare_records(records, experiment="demo", metric="top5_accuracy", archive=kept)  # type: ignore[arg-type]
+    assert any("(top5 accuracy is no mean over images)" in doubt for doubt in comparison.doubts)
+
+
+@pytest.mark.parametrize(
+    ("metric", "verdict"), [("average_precision", "helps"), ("calibration_error", "hurts")]
+)
+def test_ranks_and_bins_have_intervals_over_images(make_arm, make_run, metric: str, verdict: str) -> None:
+    """A probe that is right more often than its twin, and as unsure, is calibrated worse."""
+    records, kept = make_world(make_arm, make_run, {"2": TRUTH["2"]})
+    kept.history = lambda run_id, key: []  # type: ignore[method-assign]
+    runs = []
+    for one in records:
+        saved = kept.scores[one.run_id]
+        scored = score_images(metric, saved.label, saved.scores)
+        assert scored is not None
+        value = float(scored.values.mean())
+        runs.append(replace(one, metrics={**one.metrics, f"val/{metric}": value, f"test/{metric}": value}))
+    comparison = compare_records(runs, experiment="demo", metric=metric, archive=kept)  # type: ignore[arg-type]
+    [row] = probes(comparison)
+    assert (row.covers, row.verdict) == ("seeds and images", verdict)
+    assert comparison.sections[0].without_images == ()
+
+
+def copy_images(
+    records: Sequence[RunRecord], kept: Kept, copied: np.ndarray, seeds: Sequence[int] = range(5)
+) -> list[RunRecord]:
+    """Let runs at 2 labels train on copies of images; the probe knows them all by heart, its twin none."""
+    found = []
+    for one in records:
+        saved = kept.scores[one.run_id]
+        right = saved.scores.argmax(axis=1) == saved.label
+        marks = copied & (one.labels == "2") & (one.seed in seeds)
+        right = np.where(marks, one.arm.method == "linear_probe", right)
+        found.append(keep(one, right, kept))
+        kept.scores[one.run_id] = replace(kept.scores[one.run_id], copied=marks)
+    return found
+
+
+def drop_images(records: Sequence[RunRecord], kept: Kept, dropped: np.ndarray) -> list[RunRecord]:
+    """Return the runs at 2 labels as if their test set had never had some images."""
+    found = []
+    for one in records:
+        saved = kept.scores[one.run_id]
+        rest = ~dropped | (one.labels != "2")
+        right = (saved.scores.argmax(axis=1) == saved.label)[rest]
+        kept.scores[one.run_id] = SavedScores(saved.index[rest], saved.label[rest], saved.scores[rest])
+        found.append(
+            replace(one, metrics={**one.metrics, "test/accuracy": float(right.mean()), "images_seen": 320.0})
+        )
+    return found
+
+
+def test_without_copies_the_verdict_is_that_of_a_test_set_without_them(make_arm, make_run) -> None:
+    """All that the probe is ahead by is what it knows by heart; only some seeds trained on each copy."""
+    truth = {"2": (0.55, 0.55), "10": (0.75, 0.80)}
+    records, kept = make_world(make_arm, make_run, truth)
+    first, second = np.arange(IMAGES) < 40, (np.arange(IMAGES) >= 30) & (np.arange(IMAGES) < 60)
+    records = copy_images(records, kept, first, seeds=range(3))
+    comparison = compare(copy_images_of_other_seeds(records, kept, second), kept)
+    [section] = comparison.sections
+    [budget] = section.copies
+    assert (budget.labels, budget.copied, budget.images) == ("2", 60, IMAGES)
+    with_them = {row.arm: row for row in section.budgets[0].rows}
+    records = drop_images(records, kept, first | second)
+    clean = {row.arm: row for row in compare(records, kept).sections[0].budgets[0].rows}
+    assert len(budget.arms) == len(clean) == 2
+    for one in budget.arms:
+        assert one.test == pytest.approx(with_them[one.arm].test.mean)
+        assert one.without == pytest.approx(clean[one.arm].test.mean)
+        assert one.verdict == with_them[one.arm].verdict
+        assert one.verdict_without == clean[one.arm].verdict
+    [doubt] = [one for one in comparison.doubts if "copies of test images" in one]
+    assert "(60 of 300 at 2 labels per class)" in doubt
+    assert "Verdicts change (linear probe at 2 labels per class: not established, not helps)." in doubt
+    assert "`graft check data=digits` shows them: remove the copies in training." in doubt
+
+
+def copy_images_of_other_seeds(
+    records: Sequence[RunRecord], kept: Kept, copied: np.ndarray
+) -> list[RunRecord]:
+    later = [one for one in records if one.seed > 2]
+    return [*(one for one in records if one.seed <= 2), *copy_images(later, kept, copied)]
+
+
+def test_copies_that_change_nothing_are_said_to(make_arm, make_run) -> None:
+    records, kept = make_world(make_arm, make_run)
+    records = copy_images(records, kept, np.arange(IMAGES) < 3)
+    comparison = compare(records, kept)
+    [doubt] = [one for one in comparison.doubts if "copies of test images" in one]
+    assert "On the others, accuracy at 2 labels per class: linear probe has 0." in doubt
+    assert "No verdict changes." in doubt
+    assert json.loads(format_json(comparison))["sections"][0]["copies"][0]["copied"] == 3
+
+
+def test_a_test_set_of_copies_alone(make_arm, make_run) -> None:
+    records, kept = make_world(make_arm, make_run)
+    comparison = compare(copy_images(records, kept, np.ones(IMAGES, dtype=bool)), kept)
+    [doubt] = [one for one in comparison.doubts if "copies of test images" in one]
+    assert "(300 of 300 at 2 labels per class). On the others there is no metric." in doubt
+
+
+def test_runs_of_which_one_does_not_know_say_nothing_of_copies(make_arm, make_run) -> None:
+    records, kept = make_world(make_arm, make_run, {"2": TRUTH["2"]})
+    records = copy_images(records, kept, np.arange(IMAGES) < 30)
+    for one in records[:2]:
+        kept.scores[one.run_id] = replace(kept.scores[one.run_id], copied=None)
+    comparison = compare(records, kept)
+    assert comparison.sections[0].copies == ()
+    assert "copies of test images" not in " ".join(comparison.doubts)
 
 
 def test_folds_keep_their_corrected_test(make_arm, make_run) -> None:
@@ -263,7 +365,11 @@ def test_what_looks_at_test_is_counted(make_arm, make_run) -> None:
     assert compare([*records, *worse], None).test_looks == len(records)
     earlier = [replace(worse[0], notes={"chosen": "true"}), *worse[1:]]
     assert compare([*records, *earlier], None).test_looks == len(records) + 1
-    assert compare([*records, *worse], None, selection="oracle").test_looks == 2 * len(records)
+    oracle = compare([*records, *worse], None, selection="oracle")
+    assert oracle.test_looks == len(oracle.newly_read) == 2 * len(records)
+    read = [replace(one, notes={"test_read": "true"}) for one in worse]
+    later = compare([*records, *read], None)
+    assert (later.test_looks, len(later.newly_read)) == (2 * len(records), len(records))
 
 
 def test_an_oracle_is_stamped_and_looks_at_test(make_arm, make_run) -> None:

@@ -80,6 +80,7 @@ def report() -> CheckReport:
         expected=Preprocessing(3, 32, None, "bilinear", True, (0.5,) * 3, (0.2,) * 3),
         read=read,
         seconds=1.5,
+        likenesses=np.arange(len(items)),
     )
 
 
@@ -120,7 +121,7 @@ def test_json_holds_everything(tmp_path: Path, report: CheckReport) -> None:
 
 
 def test_nothing_found(tmp_path: Path, report: CheckReport) -> None:
-    empty = CheckReport("mine", (), (), {}, {}, None, report.expected, read, 0.0)
+    empty = CheckReport("mine", (), (), {}, {}, None, report.expected, read, 0.0, np.arange(0))
     assert "Nothing was found" in write_check(empty, tmp_path).read_text()
     assert json.loads((tmp_path / "findings.json").read_text()) == []
 

@@ -47,7 +47,13 @@ def test_what_is_missing_or_damaged_is_none(store: Store, plan: Plan, tmp_path: 
     assert Archive(store).test_scores(finish(store, plan("kept", seed=1), None)) is None
     good = {"index": np.arange(2), "label": np.arange(2), "scores": np.zeros((2, 2))}
     for seed, change in enumerate(
-        ({"scores": np.zeros(2)}, {"scores": np.full((2, 2), np.nan)}, {"label": np.arange(3)}), 2
+        (
+            {"scores": np.zeros(2)},
+            {"scores": np.full((2, 2), np.nan)},
+            {"label": np.arange(3)},
+            {"copied": np.ones(3)},
+        ),
+        2,
     ):
         run_id = finish(store, plan("kept", seed=seed), write_predictions(tmp_path, **(good | change)))
         assert Archive(store).test_scores(run_id) is None

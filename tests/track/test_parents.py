@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,20 +30,29 @@ def test_parents_say_what_was_asked_for(store: Store, plan: Plan) -> None:
 
 def test_a_parent_carries_the_verdict(store: Store, plan: Plan, tmp_path: Path) -> None:
     parent = start_sweep(store, "carries", [plan("carries")], "")
+    home = store.experiment_id("carries")
     (tmp_path / "figures").mkdir()
     for name in ("index.html", "figures/curve.png"):
         (tmp_path / name).write_text(name)
     for _ in range(2):
         numbers = {"gain/fine-tune/2": 0.125, "gain/fine-tune/2/low": float("nan")}
+        text = "Transfer **helps**. " * 1000
         publish_report(
-            store, [Parent(parent.run_id, "7", "")], "Transfer **helps**. " * 1000, numbers, tmp_path
+            store, [Parent(parent.run_id, home, "")], text, numbers, tmp_path, ["2", "30%"], "macro_f1"
         )
     run = store.client.get_run(parent.run_id)
     said = run.data.tags["mlflow.note.content"]
-    assert said.startswith("[The chosen runs, side by side](#/experiments/7/runs?searchFilter=tags.")
-    assert ")\n\nTransfer **helps**." in said
+    link = f"(#/experiments/{home}/runs?workflowType=machine_learning&viewStateShareKey=graft-"
+    assert said.startswith(
+        f"The chosen runs, side by side, by labels: [2]{link}2), [30%]{link}30percent)\n\nTransfer"
+    )
+    assert len(said) == 8000
     assert run.data.metrics == {"gain/fine-tune/2": 0.125}
     assert [one.path for one in store.client.list_artifacts(parent.run_id, "report")] == [
         "report/figures",
         "report/index.html",
     ]
+    view = json.loads(store.client.get_experiment(home).tags["mlflow.sharedViewState.graft-30percent"])
+    assert view["searchFilter"].endswith("tags.`graft.labels` = '30%'")
+    assert view["orderByKey"] == "metrics.`test/macro_f1`" == view["selectedColumns"][0]
+    store.client.search_runs([home], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])

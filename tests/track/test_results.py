@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from graft.config.load import to_config, to_plain
 from graft.data.image_set import ImageSet, SourceFacts
 from graft.data.splits import Split
 from graft.plan.spec import RunSpec
+from graft.track.archive import Archive
 from graft.track.results import checkpoint_folder, drop_weights, keep_weights, record_result
 from graft.track.store import Store
 from graft.track.writer import start_run
@@ -112,6 +114,28 @@ def test_predictions_and_confusion_say_the_same(recorded: Any) -> None:
     assert confusion["class_names"] == list(NAMES)
     expected = confusion_matrix(label, scores.argmax(axis=1), labels=range(3))
     np.testing.assert_array_equal(confusion["counts"], expected)
+
+
+def test_what_training_held_copies_of_is_kept(store: Store, plan: Plan, tmp_path: Path) -> None:
+    """Test images 7 and 10 show what images 1 and 3 show; 11 shows what an image of validation does."""
+    spec, fitted = plan("copies"), make_fitted(best_step=5, steps=10)
+    split = Split(np.arange(4), np.arange(4, 6), np.arange(6, 12), "s" * 64)
+    likenesses = np.array([0, 1, 2, 3, 4, 5, 6, 1, 8, 9, 3, 5], dtype=np.int64)
+    for images, known in ((replace(make_images(), likenesses=likenesses), True), (make_images(), False)):
+        writer = start_run(store, spec, parent_id=None, notes={})
+        record_result(writer, spec.config, images, split, fitted)
+        writer.end("finished")
+        saved = Archive(store).test_scores(writer.run_id)
+        assert saved is not None
+        tags = store.client.get_run(writer.run_id).data.tags
+        if known:
+            assert saved.copied is not None
+            assert saved.index[saved.copied].tolist() == [7, 10]
+            assert saved.keep(~saved.copied).index.tolist() == [6, 8, 9, 11]
+            assert tags["graft.test_copies"] == "2"
+        else:
+            assert saved.copied is None
+            assert "graft.test_copies" not in tags
 
 
 def test_classes_and_worst_errors_are_named(recorded: Any) -> None:

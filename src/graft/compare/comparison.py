@@ -18,6 +18,9 @@ from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 from graft.track.record import RunRecord
 
+#: Notes of runs whose test metrics a comparison has read; what one chose, it read.
+LOOKED = frozenset({"chosen", "test_read"})
+
 
 @dataclass(frozen=True)
 class Row:
@@ -111,6 +114,42 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class WithoutCopies:
+    """What an arm reached on the test images of which training held no copy.
+
+    Attributes:
+        arm: The arm.
+        test: Its mean test metric.
+        without: The same without the copies; NaN where too few images are left.
+        verdict: What its difference to the twin establishes, None without a twin.
+        verdict_without: The same without the copies.
+    """
+
+    arm: Arm
+    test: float
+    without: float
+    verdict: Verdict | None
+    verdict_without: Verdict | None
+
+
+@dataclass(frozen=True)
+class CopiedBudget:
+    """A label budget at which training held copies, or near copies, of test images.
+
+    Attributes:
+        labels: Label budget.
+        copied: Number of test images that a run of the budget trained on a copy of.
+        images: Number of test images.
+        arms: Each arm with and without them.
+    """
+
+    labels: str
+    copied: int
+    images: int
+    arms: tuple[WithoutCopies, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One condition: runs that share data, splits and training budget.
 
@@ -132,6 +171,7 @@ class Section:
         without_images: Why some intervals are not for new test images, nothing where all are.
         class_sizes: Smallest and largest number of test images of a class, None where nobody counted.
         rising: By how much the validation metric of from scratch still rose at its end, by label budget.
+        copies: The label budgets at which training held copies of test images, as far as the runs know.
     """
 
     condition: str
@@ -151,6 +191,7 @@ class Section:
     without_images: tuple[str, ...] = ()
     class_sizes: tuple[int, int] | None = None
     rising: tuple[tuple[str, float], ...] = ()
+    copies: tuple[CopiedBudget, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +208,6 @@ class Comparison:
         records: All runs.
         selection: What chose the trials: ``validation``, or ``oracle`` (test itself, which flatters).
         margin: Difference to the twin that counts as none, in the unit of the metric.
-        test_looks: Number of runs whose test metrics were read, now or for an earlier choice.
     """
 
     experiment: str
@@ -179,9 +219,24 @@ class Comparison:
     records: tuple[RunRecord, ...] = field(repr=False)
     selection: SelectionName = "validation"
     margin: float = MARGIN
-    test_looks: int = 0
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """Ids of the runs of all chosen trials."""
         return tuple(run_id for section in self.sections for run_id in section.chosen)
+
+    @property
+    def newly_read(self) -> frozenset[str]:
+        """Ids of the runs whose test metrics are read here for the first time; an oracle reads all."""
+        chosen = frozenset(self.chosen)
+        return frozenset(
+            record.run_id
+            for record in self.records
+            if LOOKED.isdisjoint(record.notes)
+            and (record.run_id in chosen or (self.selection == "oracle" and record.status == "finished"))
+        )
+
+    @property
+    def test_looks(self) -> int:
+        """Number of runs whose test metrics were read, here or in an earlier comparison."""
+        return len(self.newly_read) + sum(not LOOKED.isdisjoint(record.notes) for record in self.records)

@@ -11,9 +11,9 @@ from graft.compare.summary import say_answer
 
 def describe_verdict(comparison: Comparison) -> str:
     """Return the verdict, its doubts and the ranked tables, the shortest columns only, as Markdown."""
-    lines = [f"**{comparison.question}**", ""] if comparison.question else []
-    for section in comparison.sections:
-        lines += [say_answer(section, comparison.metric), ""]
+    lines: list[str] = []
+    for section in comparison.sections:  # the answer first: MLflow folds a description after some lines
+        lines += [f"**{say_answer(section, comparison.metric)}**", ""]
         lines += [f"- {budget.sentence}" for budget in section.budgets]
         for budget in section.budgets:
             table = rank_budget(section, budget, comparison.metric)
@@ -27,6 +27,8 @@ def describe_verdict(comparison: Comparison) -> str:
             lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row[:4])} |" for row in table.rows]
     if comparison.doubts:
         lines += ["", "**Doubts**", "", *(f"- {doubt}" for doubt in comparison.doubts)]
+    if comparison.question:
+        lines += ["", f"The question: {comparison.question}"]
     lines += ["", "The whole report is among the artifacts: `report/index.html`."]
     return "\n".join(lines) + "\n"
 

@@ -1,8 +1,8 @@
 """Metrics as means over test images: one value per image, so that new images can be reckoned with.
 
 Accuracy, top-5 accuracy and the log loss are such means by themselves; balanced accuracy and macro recall
-are, with each image weighed by its class. The others that have a value here are ratios or ranks: an image's
-value is the metric plus its influence on it (the delta method), whose mean is the metric.
+are, with each image weighed by its class. The others are ratios, ranks or sums over bins: an image's value is
+the metric plus its influence on it (the delta method), whose mean is the metric.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
 
 from graft.config.names import TOP
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+#: Bins of confidence of the calibration error, as the runs have it.
+_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,44 @@ def _auroc(label: IntArray, scores: FloatArray) -> ImageScores | None:
     return ImageScores(values, np.zeros(images)) if classes else None
 
 
+def _average_precision(label: IntArray, scores: FloatArray) -> ImageScores:
+    """Each class against the rest: the mean precision at the scores of its images, ties at one place.
+
+    An image of the class moves the mean by its own precision; every image moves the precision at all scores
+    that are not above its own.
+    """
+    images, shares = len(label), softmax(scores, axis=1)
+    classes = np.unique(label)
+    values = np.zeros(images)
+    for one in classes:
+        is_true, share = label == one, shares[:, one]
+        positives = int(is_true.sum())
+        levels, place = np.unique(share, return_inverse=True)
+        above = np.cumsum(np.bincount(place)[::-1])[::-1]  # images with this score or a higher one
+        right = np.cumsum(np.bincount(place, weights=is_true)[::-1])[::-1]
+        precision = right / above
+        own = np.bincount(place, weights=is_true, minlength=len(levels)) / above
+        below, lost = np.cumsum(own)[place], np.cumsum(own * precision)[place]
+        area = precision[place][is_true].mean()
+        moved = is_true * (precision[place] + below - area) - lost
+        values += (area + moved * images / positives) / len(classes)
+    return ImageScores(values, np.zeros(images))
+
+
+def _calibration_error(label: IntArray, scores: FloatArray) -> ImageScores:
+    """The distance of confidence and accuracy over fixed bins: a signed mean, with one sign for each bin.
+
+    Where a bin is calibrated, its sign is a chance: there the values vary more than the metric does, and
+    intervals are too long rather than too short.
+    """
+    confidence = softmax(scores, axis=1).max(axis=1).astype(np.float32)  # the runs bin in this precision
+    edges = np.linspace(0, 1, _BINS + 1, dtype=np.float32)
+    place = np.searchsorted(edges, confidence, side="right")
+    gap = confidence - _is_right(label, scores)
+    sign = np.where(np.bincount(place, weights=gap) < 0, -1.0, 1.0)
+    return ImageScores(sign[place] * gap, np.zeros(len(label)))
+
+
 def _weigh(label: IntArray, classes: int) -> FloatArray:
     """Return the weight of each image in a mean over classes, 1 on average where each class has images."""
     weights: FloatArray = len(label) / (classes * np.bincount(label)[label])
@@ -143,6 +184,8 @@ _SCORES: Mapping[str, Callable[[IntArray, FloatArray], ImageScores | None]] = {
     "macro_f1": _macro_f1,
     "top5_accuracy": _top5_accuracy,
     "auroc": _auroc,
+    "average_precision": _average_precision,
+    "calibration_error": _calibration_error,
     "nll": _log_loss,
     "loss": _log_loss,  # taken where it is what the run recorded: cross-entropy without weights
 }

@@ -20,9 +20,13 @@ from graft.track.archive import Archive
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 #: What a metric made again from predictions may differ by, relative to one, to be the one that was recorded.
 _SAME = 1e-4
+
+#: Leaves no test image out.
+_ALL_IMAGES: Mapping[str, IntArray] = {}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Table:
         label: Class of each test image ``(N,)``.
         unit: How much a value changes when its image turns right ``(N,)``.
         by_class: Whether images are drawn anew inside their classes.
+        copied: Whether any of its runs trained on a copy of the test image ``(N,)``; None where a run does
+            not know.
     """
 
     values: FloatArray
@@ -42,6 +48,7 @@ class Table:
     label: IntArray
     unit: FloatArray
     by_class: bool
+    copied: BoolArray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,13 @@ class Tables:
         return spread_two_way(difference, one.label if one.by_class else None, one.unit)
 
 
-def read_tables(choices: Sequence[Choice], metric: str, folds: int | None, archive: Archive | None) -> Tables:
+def read_tables(
+    choices: Sequence[Choice],
+    metric: str,
+    folds: int | None,
+    archive: Archive | None,
+    leave_out: Mapping[str, IntArray] = _ALL_IMAGES,
+) -> Tables:
     """Read the predictions of chosen runs, and return the metric by seed and test image.
 
     Args:
@@ -95,6 +108,7 @@ def read_tables(choices: Sequence[Choice], metric: str, folds: int | None, archi
         metric: Name of the metric, without a split.
         folds: Number of folds of the cross-validation, None without.
         archive: Where the predictions are; None: nowhere.
+        leave_out: Test images to leave out, by label budget; the metric is then no more the recorded one.
     """
     folded = folds is not None and any(len(find_divisions(choice.runs)) > 1 for choice in choices)
     if archive is None or folded:  # over several folds the test images are drawn anew already
@@ -102,7 +116,7 @@ def read_tables(choices: Sequence[Choice], metric: str, folds: int | None, archi
     found: dict[tuple[Arm, str], Table] = {}
     missing: list[str] = []
     for choice in choices:
-        read = _read_table(choice, metric, archive)
+        read = _read_table(choice, metric, archive, leave_out.get(choice.labels))
         if isinstance(read, Table):
             found[choice.arm, choice.labels] = read
         else:
@@ -112,14 +126,20 @@ def read_tables(choices: Sequence[Choice], metric: str, folds: int | None, archi
     return Tables(metric, folds, found, tuple(dict.fromkeys(missing)), counted[0] if counted else None)
 
 
-def _read_table(choice: Choice, metric: str, archive: Archive) -> Table | str:
+def _read_table(
+    choice: Choice, metric: str, archive: Archive, leave_out: IntArray | None = None
+) -> Table | str:
     """Return the table of a choice, or why there is none."""
-    rows, first = [], None
+    rows, copied, first = [], [], None
     for replicate in sorted(choice.runs):
         record = choice.runs[replicate]
         saved = archive.test_scores(record.run_id)
         if saved is None:
             return "some runs have no predictions"
+        if leave_out is not None:
+            saved = saved.keep(~np.isin(saved.index, leave_out))
+        if not len(saved.index):
+            return "no test image is left"
         scored = score_images(metric, saved.label, saved.scores)
         if scored is None:
             return f"{metric.replace('_', ' ')} is no mean over images"
@@ -127,10 +147,15 @@ def _read_table(choice: Choice, metric: str, archive: Archive) -> Table | str:
         if not np.array_equal(saved.index, first[0].index):
             return "seeds differ in their test images"
         recorded = record.metrics.get(f"test/{metric}", math.nan)
-        if not abs(float(scored.values.mean()) - recorded) <= _SAME * max(1.0, abs(recorded)):
+        if leave_out is None and not abs(float(scored.values.mean()) - recorded) <= _SAME * max(
+            1.0, abs(recorded)
+        ):
             return f"the predictions of some runs do not give their {metric.replace('_', ' ')}"
         rows.append(scored.values)
+        copied.append(saved.copied)
     if first is None:
         return "no run was chosen"
     saved, scored = first
-    return Table(np.stack(rows), saved.index, saved.label, scored.unit, scored.by_class)
+    known = [one for one in copied if one is not None]
+    seen = np.any(known, axis=0) if len(known) == len(rows) else None
+    return Table(np.stack(rows), saved.index, saved.label, scored.unit, scored.by_class, seen)

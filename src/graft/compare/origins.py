@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from graft.compare.comparison import Section
-from graft.compare.naming import join_words
+from graft.compare.comparison import CopiedBudget, Section
+from graft.compare.naming import join_few, join_words, name_budget
 from graft.compare.select import TRANSFER_METHODS, read_result_version
 from graft.track.record import RunRecord
 
@@ -15,6 +16,9 @@ _UNBALANCED = 3
 
 #: What the check of a data set says where training and test share pictures, in the words of its warnings.
 _SHARED_PICTURES = "in several splits"
+
+#: Notes of runs that tell what their weights were trained on.
+_TELL_SOURCE = frozenset({"source_contains_target", "source_data"})
 
 
 def doubt_origins(section: Section, records: Sequence[RunRecord], metric: str) -> list[str]:
@@ -30,26 +34,18 @@ def doubt_origins(section: Section, records: Sequence[RunRecord], metric: str) -
         *_doubt_images(section),
         *_doubt_balance(section, metric),
         *_doubt_source(records),
+        *_doubt_unknown_source(section, records),
         *_doubt_preprocessing(records),
-        *_doubt_copies(section, records),
+        *_doubt_copies(section, records, metric),
     ]
 
 
 def note_origins(section: Section, records: Sequence[RunRecord]) -> list[str]:
     """List what nobody has looked at, and how to look."""
-    notes = []
-    used = _keep_transfer(records)
-    told = {one.arm.weights for one in used if "source_contains_target" in one.notes}
-    unknown = sorted({one.arm.weights for one in used} - told)
-    if unknown:
-        named = join_words(name.partition("@")[0] for name in unknown)
-        notes.append(f"Whether the pretraining data of {named} held images of {section.data} is not known.")
-    if not _read_notes(records, "data_warnings"):
-        notes.append(
-            f"No copies of training images in test are on record: `graft check data={section.data}` looks for"
-            " them."
-        )
-    return notes
+    if _read_notes(records, "data_warnings") or _count_copies(section, records) is not None:
+        return []
+    said = f"No copies of training images in test are on record: `graft check data={section.data}` looks for"
+    return [f"{said} them, and runs begun after it keep what it found."]
 
 
 def note_data_versions(records: Sequence[RunRecord]) -> list[str]:
@@ -110,6 +106,25 @@ def _doubt_source(records: Iterable[RunRecord]) -> list[str]:
     ]
 
 
+def _doubt_unknown_source(section: Section, records: Iterable[RunRecord]) -> list[str]:
+    """Of weights that are no bundle nobody knows whether they saw the test images."""
+    used = _keep_transfer(records)
+    known = {
+        one.arm.weights for one in used if not _TELL_SOURCE.isdisjoint(one.notes) or one.arm.weights == "none"
+    }
+    unknown = [one.arm for one in used if one.arm.weights not in known]
+    if not unknown:
+        return []
+    names = sorted({arm.weights.partition("@")[0] for arm in unknown})
+    backbones = sorted({arm.backbone for arm in unknown})
+    backbone = backbones[0] if len(backbones) == 1 else "<backbone>"
+    published = all("IMAGENET1K" in one and "SWAG" not in one for one in names)
+    source = " (pretrained on ImageNet)" if published else ""
+    said = f"Whether {join_few(names)}{source} saw images of {section.data} in pretraining is not known"
+    todo = f"`graft pretrain data=<source> backbone={backbone}`, then `backbone.weights=<source>-{backbone}`"
+    return [f"{said}: part of the gain may be memory. Compare with weights of a source you know: {todo}."]
+
+
 def _doubt_preprocessing(records: Iterable[RunRecord]) -> list[str]:
     """Weights are best at the images that they were made for."""
     return [
@@ -119,14 +134,56 @@ def _doubt_preprocessing(records: Iterable[RunRecord]) -> list[str]:
     ]
 
 
-def _doubt_copies(section: Section, records: Iterable[RunRecord]) -> list[str]:
+def _doubt_copies(section: Section, records: Sequence[RunRecord], metric: str) -> list[str]:
     """A test image that training held is known by heart."""
+    todo = f"`graft check data={section.data}` shows them: remove the copies in training."
+    counts = _count_copies(section, records)
+    if section.copies:
+        return [f"{_say_copies(section.copies)} {_say_without(section, metric)} {todo}"]
+    if counts is not None and max(counts) > 0:
+        said = f"Training held copies or near copies of test images (of up to {max(counts)} in a run)"
+        why = "without predictions for one and the same test set"
+        return [f"{said}; {why} nobody knows the metric on the others. {todo}"]
+    if counts is not None:
+        return []
     found = [line for line in _read_notes(records, "data_warnings") if _SHARED_PICTURES in line]
-    return [
-        f"Training and test may share pictures ({said}). `graft check data={section.data}` shows them: remove"
-        " the copies in training."
-        for said in found
+    return [f"Training and test may share pictures ({said}). {todo}" for said in found]
+
+
+def _count_copies(section: Section, records: Iterable[RunRecord]) -> list[int] | None:
+    """Return of how many test images each chosen run trained on a copy; None where one does not know."""
+    chosen = set(section.chosen)
+    told = [record.notes.get("test_copies") for record in records if record.run_id in chosen]
+    counts = [int(one) for one in told if one is not None]
+    return counts if counts and len(counts) == len(told) else None
+
+
+def _say_copies(copies: Sequence[CopiedBudget]) -> str:
+    said = join_few([f"{one.copied} of {one.images} at {name_budget(one.labels)}" for one in copies])
+    return f"Training held copies or near copies of test images ({said})."
+
+
+def _say_without(section: Section, metric: str) -> str:
+    """Say what the arms of the first sentence reach without the copies, and which verdicts would change."""
+    last = section.copies[-1]
+    rows = next(budget.rows for budget in section.budgets if budget.labels == last.labels)
+    headline = next((row.arm for row in rows if row.headline), None)
+    spoken = [one for one in last.arms if headline is not None and one.arm in (headline, headline.twin)]
+    ordered = sorted(spoken or last.arms, key=lambda one: one.arm != headline)
+    if all(math.isnan(one.without) for one in ordered):
+        return "On the others there is no metric."
+    values = [f"{section.names[one.arm]} has {one.without:.3f} (with them {one.test:.3f})" for one in ordered]
+    on = f"On the others, {metric.replace('_', ' ')} at {name_budget(last.labels)}: {join_few(values)}."
+    changes = [
+        f"{section.names[one.arm]} at {name_budget(budget.labels)}: {one.verdict_without}, not {one.verdict}"
+        for budget in section.copies
+        for one in budget.arms
+        if one.verdict_without not in (None, one.verdict)
     ]
+    if changes:
+        return f"{on} Verdicts change ({join_few(changes)})."
+    judged = any(one.verdict is not None for budget in section.copies for one in budget.arms)
+    return f"{on} No verdict changes." if judged else on
 
 
 def _keep_transfer(records: Iterable[RunRecord]) -> list[RunRecord]:

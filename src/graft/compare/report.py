@@ -23,7 +23,7 @@ from graft.compare.origins import note_data_versions
 from graft.compare.page import render_page
 from graft.compare.ranking import name_section
 from graft.compare.runs import format_runs
-from graft.compare.section import build_section, count_looks
+from graft.compare.section import build_section
 from graft.compare.select import Selection, SelectionName, select_trials
 from graft.compare.statistics import MARGIN
 from graft.compare.verdict import say_verdict
@@ -95,7 +95,6 @@ def compare_records(
         tuple(records),
         selection=selection,
         margin=margin,
-        test_looks=count_looks(records, sections, selection),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graft.compare.comparison import Budget, Contrast, Row, Section
+from graft.compare.copies import weigh_copies
 from graft.compare.cost import Cost, History, weigh_costs
 from graft.compare.curves import place_budgets, read_test, trace_curves
 from graft.compare.image_tables import read_tables
@@ -15,12 +16,11 @@ from graft.compare.judgement import Judgement, contrast_headlines, count_labels,
 from graft.compare.multiplier import Multiplier
 from graft.compare.naming import name_arms, split_trials
 from graft.compare.replicates import sample_values
-from graft.compare.select import Choice, Selection, SelectionName, mean_metric
+from graft.compare.select import Choice, Selection, mean_metric
 from graft.compare.statistics import MARGIN, estimate_mean
 from graft.compare.tuning import trace_tuning
 from graft.config.names import METRICS
 from graft.track.archive import Archive
-from graft.track.record import RunRecord
 
 #: The last part of a training in which a baseline that was trained long enough no longer improves.
 _LAST_PART = 0.1
@@ -80,23 +80,7 @@ def build_section(
         without_images=tables.missing if judged else (),
         class_sizes=tables.class_sizes,
         rising=_find_rising(choices, histories, metric, margin),
-    )
-
-
-def count_looks(records: Sequence[RunRecord], sections: Sequence[Section], selection: SelectionName) -> int:
-    """Return the number of runs whose test metrics were read: now, or when an earlier comparison chose them.
-
-    Args:
-        records: All runs.
-        sections: What is compared now.
-        selection: What chose; an oracle reads all.
-    """
-    chosen = {run_id for section in sections for run_id in section.chosen}
-    return sum(
-        record.run_id in chosen
-        or "chosen" in record.notes
-        or (selection == "oracle" and record.status == "finished")
-        for record in records
+        copies=weigh_copies(choices, tables, judged, margin, archive),
     )
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from graft.config.schema import DataConfig
 from graft.data.catalog import open_images
-from graft.data.check_duplicates import check_copies, check_likenesses, group_copies, pair_likenesses
+from graft.data.check_duplicates import (
+    check_copies,
+    check_likenesses,
+    group_copies,
+    join_likenesses,
+    pair_likenesses,
+)
 from graft.data.check_rules import (
     ColourStatistics,
     Counts,
@@ -21,9 +27,10 @@ from graft.data.check_rules import (
     measure_colours,
 )
 from graft.data.check_walk import Item, Listing, list_folder
+from graft.data.copies import keep_likenesses
 from graft.data.decode import decode_image
 from graft.data.findings import ERROR, SEVERITIES, Finding, list_findings, sort_findings
-from graft.data.image_set import NO_SPLIT, ImageSet, Progress, UInt8Array
+from graft.data.image_set import NO_SPLIT, ImageSet, Int64Array, Progress, UInt8Array
 from graft.data.measure import Measurements, measure_files, measure_images
 from graft.data.preprocessing import Preprocessing
 from graft.data.table_rows import Sheet, read_sheet
@@ -54,6 +61,7 @@ class CheckReport:
         expected: What the network expects.
         read: Decodes the image with index ``index`` of ``items``.
         seconds: How long reading and comparing took.
+        likenesses: Group of each item, ``(N,)``, those that show nearly the same picture.
     """
 
     name: str
@@ -65,6 +73,7 @@ class CheckReport:
     expected: Preprocessing
     read: Callable[[int], UInt8Array]
     seconds: float
+    likenesses: Int64Array
 
     @property
     def has_errors(self) -> bool:
@@ -99,6 +108,9 @@ def check_source(
     name, listing, measured, read = _SOURCES.get(config.name, _measure_set)(config, cache_root, listen)
     copies = group_copies(measured)
     pairs = pair_likenesses(measured, copies, cache_root, listen("comparing images"))
+    likenesses = join_likenesses(copies, pairs)
+    if listing.digest:  # runs on such a set do not check it: they know what is kept here
+        keep_likenesses(listing.digest, likenesses, cache_root)
     counts, colours = count_images(listing.items, measured), measure_colours(measured)
     seconds = time.perf_counter() - started
     expected = expect(_count_channels(measured))
@@ -107,7 +119,7 @@ def check_source(
         *check_classes(listing, counts, config),
         *check_images(listing.items, measured),
         *check_copies(listing.items, copies),
-        *check_likenesses(listing.items, copies, pairs),
+        *check_likenesses(listing.items, likenesses, pairs),
         *check_preprocessing(listing.items, measured, colours, expected),
     ]
     return CheckReport(
@@ -120,6 +132,7 @@ def check_source(
         expected=expected,
         read=read,
         seconds=seconds,
+        likenesses=likenesses,
     )
 
 
@@ -158,7 +171,8 @@ def list_images(images: ImageSet) -> Listing:
         Item(name, split, images.class_names[label])
         for name, split, label in zip(images.item_ids, splits, images.labels.tolist(), strict=True)
     )
-    return Listing(items, dict.fromkeys(sorted(set(splits)), images.class_names))
+    classes = dict.fromkeys(sorted(set(splits)), images.class_names)
+    return Listing(items, classes, digest=images.digest)
 
 
 def list_sheet(sheet: Sheet) -> Listing:

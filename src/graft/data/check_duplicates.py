@@ -75,7 +75,7 @@ def near_duplicate_groups(
         measured = measure_images(images.read, len(images), images.digest, cache_root, progress)
     copies = group_copies(measured)
     pairs = pair_likenesses(measured, copies, cache_root, progress)
-    return _join(copies, pairs)
+    return join_likenesses(copies, pairs)
 
 
 def check_copies(items: Sequence[Item], copies: Int64Array) -> Iterator[Finding]:
@@ -99,9 +99,14 @@ def check_copies(items: Sequence[Item], copies: Int64Array) -> Iterator[Finding]
             yield find("duplicates", words, names)
 
 
-def check_likenesses(items: Sequence[Item], copies: Int64Array, pairs: Int64Array) -> Iterator[Finding]:
-    """Report images that show nearly the same picture, one finding per group of them."""
-    groups = _join(copies, pairs)
+def check_likenesses(items: Sequence[Item], groups: Int64Array, pairs: Int64Array) -> Iterator[Finding]:
+    """Report images that show nearly the same picture, one finding per group of them.
+
+    Args:
+        items: All images.
+        groups: From `join_likenesses`.
+        pairs: From `pair_likenesses`.
+    """
     linked: dict[int, list[tuple[int, int]]] = {}
     for first, second in pairs.tolist():
         linked.setdefault(int(groups[first]), []).append((first, second))
@@ -150,8 +155,8 @@ def _put_first(pair: tuple[Item, Item], ours: Sequence[Item]) -> list[str]:
     return list(dict.fromkeys(item.name for item in (*pair, *ours)))
 
 
-def _join(copies: Int64Array, pairs: Int64Array) -> Int64Array:
-    """Join groups of copies and pairs of likenesses."""
+def join_likenesses(copies: Int64Array, pairs: Int64Array) -> Int64Array:
+    """Return the group of each image, ``(N,)``: groups of copies, joined by pairs of likenesses."""
     same = np.stack([np.arange(len(copies)), copies], axis=1)
     return join_groups(np.concatenate([same, pairs]), len(copies))
 

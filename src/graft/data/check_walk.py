@@ -32,11 +32,13 @@ class Listing:
         items: All images, readable or not.
         classes: Class names of each split, those without an image included.
         findings: What was wrong while listing.
+        digest: Of an opened set, empty for files that nobody has opened.
     """
 
     items: tuple[Item, ...]
     classes: dict[int, tuple[str, ...]]
     findings: tuple[Finding, ...] = ()
+    digest: str = ""
 
 
 @dataclass

@@ -58,6 +58,8 @@ class ImageSet:
         groups: Group of each image, ``(N,)``, which no split divides, or ``None``; in the digest.
         weights: How much each image counts in training, ``(N,)``, or ``None``; in the digest.
         notes: What the record of a run should say of the source.
+        likenesses: Group of each image, ``(N,)``, those that show nearly the same picture; None where nobody
+            looked. Not in the digest.
     """
 
     name: str
@@ -72,6 +74,7 @@ class ImageSet:
     groups: npt.NDArray[np.str_] | None = None
     weights: npt.NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    likenesses: Int64Array | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -24,7 +24,7 @@ from graft.data.decode import FileReader
 from graft.data.facts import FACTS
 from graft.data.findings import KINDS, WARNING, say_count
 from graft.data.folder import identify_files
-from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet
+from graft.data.image_set import NO_SPLIT, TRAIN, ImageSet, Int64Array
 from graft.data.table import open_table
 
 
@@ -57,7 +57,14 @@ def open_sound_images(
         images = _OPENERS[config.name](config, root, report, left_out, cache_root)
     else:
         images = open_images(config, cache_root)
-    return _keep_copies_together(images, root, cache_root), report, names
+    images = _keep_copies_together(images, root, cache_root)
+    return replace(images, likenesses=_find_likenesses(images, report)), report, names
+
+
+def _find_likenesses(images: ImageSet, report: CheckReport) -> Int64Array:
+    """Return the group of each image that is left, as the check found it."""
+    group = {item.name: one for item, one in zip(report.items, report.likenesses.tolist(), strict=True)}
+    return np.array([group[name] for name in images.item_ids], dtype=np.int64)
 
 
 def _keep_copies_together(images: ImageSet, root: Path | None, cache_root: Path) -> ImageSet:

@@ -27,11 +27,18 @@ class SavedScores:
         index: Position in the data set, ascending, ``(N,)``.
         label: True classes ``(N,)``.
         scores: Class scores ``(N, classes)``.
+        copied: Whether the run trained on a copy or near copy of it ``(N,)``; None where nobody looked.
     """
 
     index: npt.NDArray[np.int64]
     label: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
+    copied: npt.NDArray[np.bool_] | None = None
+
+    def keep(self, wanted: npt.NDArray[np.bool_]) -> SavedScores:
+        """Return some of the images ``(N,)``."""
+        copied = None if self.copied is None else self.copied[wanted]
+        return SavedScores(self.index[wanted], self.label[wanted], self.scores[wanted], copied)
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,14 @@ class Archive:
         try:
             with self._open(run_id, "predictions.npz") as path, np.load(path) as stored:
                 index, label, scores = (np.asarray(stored[name]) for name in ("index", "label", "scores"))
+                copied = np.asarray(stored["copied"], dtype=np.bool_) if "copied" in stored else None
         except (MlflowException, OSError, KeyError, ValueError, zipfile.BadZipFile):
             return None
         if scores.ndim != 2 or not len(index) == len(label) == len(scores) or not np.isfinite(scores).all():
             return None
-        return SavedScores(index.astype(np.int64), label.astype(np.int64), scores.astype(np.float64))
+        if copied is not None and copied.shape != index.shape:
+            return None
+        return SavedScores(index.astype(np.int64), label.astype(np.int64), scores.astype(np.float64), copied)
 
     def history(self, run_id: str, key: str) -> list[tuple[int, float]]:
         """Return a metric over optimizer steps, ascending; the last value of each step, none if not there."""

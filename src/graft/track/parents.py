@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from graft.track.away import needing_answers
 from graft.track.reader import find_parents
 from graft.track.store import Store
+from graft.track.views import link_view, save_views
 
 #: Where MLflow shows a description.
 _DESCRIPTION = "mlflow.note.content"
@@ -52,9 +52,17 @@ def read_parents(store: Store, name: str) -> list[Parent]:
 
 
 def publish_report(
-    store: Store, parents: Sequence[Parent], description: str, numbers: Mapping[str, float], folder: Path
+    store: Store,
+    parents: Sequence[Parent],
+    description: str,
+    numbers: Mapping[str, float],
+    folder: Path,
+    budgets: Sequence[str],
+    metric: str,
 ) -> None:
     """Put a verdict on parent runs: as their description, as metrics, and the report as artifacts.
+
+    The description begins with a link to the chosen runs of each label budget.
 
     Args:
         store: Where to write.
@@ -62,6 +70,8 @@ def publish_report(
         description: The verdict in Markdown.
         numbers: Gains by metric key; what is no finite number is left out.
         folder: Folder of the report.
+        budgets: The label budgets, as runs carry them.
+        metric: The selection metric.
 
     Raises:
         StoreAwayError: When the store does not answer.
@@ -71,18 +81,16 @@ def publish_report(
     now = int(time.time() * 1000)
     metrics = [Metric(key, value, now, 0) for key, value in numbers.items() if math.isfinite(value)]
     with needing_answers(store.uri):
+        for experiment_id in sorted({parent.experiment_id for parent in parents}):
+            save_views(store, experiment_id, budgets, metric)
         for parent in parents:
-            link = f"[The chosen runs, side by side]({link_chosen(parent)})\n\n"
-            tags = [RunTag(_DESCRIPTION, link + description[: _LONGEST - len(link)])]
+            links = [f"[{labels}]({link_view(parent.experiment_id, labels)})" for labels in budgets]
+            opening = f"The chosen runs, side by side, by labels: {', '.join(links)}\n\n"
+            tags = [RunTag(_DESCRIPTION, opening + description[: _LONGEST - len(opening)])]
             store.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
             store.client.log_artifacts(parent.run_id, str(folder), REPORT_FOLDER)
 
 
-def link_chosen(parent: Parent) -> str:
-    """Return where the dashboard shows the chosen runs, transfer beside from scratch, best on test first."""
-    metric = quote("metrics.`test/accuracy`", safe="")
-    wanted = quote("tags.`graft.chosen` = 'true' and tags.`graft.kind` = 'run'", safe="")
-    return (
-        f"#/experiments/{parent.experiment_id}/runs?searchFilter={wanted}&orderByKey={metric}"
-        "&orderByAsc=false&compareRunsMode=CHART"
-    )
+def link_parent(parent: Parent) -> str:
+    """Return where the dashboard shows a parent run, among the pages for training models."""
+    return f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}?workflowType=machine_learning"

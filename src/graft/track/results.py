@@ -16,6 +16,7 @@ import yaml
 
 from graft.config.load import to_plain
 from graft.config.schema import Config
+from graft.data.copies import find_copied
 from graft.data.replay import describe_split
 from graft.plan.spec import RunSpec
 from graft.track.store import Store
@@ -33,8 +34,9 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
     """Record the final numbers of a run, and what is needed to check them.
 
     Artifacts: ``config.yaml``; ``split.json`` (hashes and indices); ``predictions.npz`` (index, label and
-    class scores of every test image); ``confusion.json`` (rows are true classes); ``per_class.json``
-    (precision, recall and F1); ``worst_errors.json`` (the surest wrong predictions).
+    class scores of every test image and, where a check has looked, whether training held a copy of it);
+    ``confusion.json`` (rows are true classes); ``per_class.json`` (precision, recall and F1);
+    ``worst_errors.json`` (the surest wrong predictions).
     """
     from graft.train.metrics import describe_classes
 
@@ -48,6 +50,11 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
     # MLflow shows the number with the highest step: the chosen validation must not hide behind the last one.
     writer.conclude(numbers, fitted.steps)
     writer.note({"graft.split": split.digest})
+    index = fitted.test.index.numpy()
+    found = find_copied(images, split)
+    known: dict[str, Any] = {} if found is None else {"copied": np.isin(index, found)}
+    if known:
+        writer.note({"graft.test_copies": str(int(known["copied"].sum()))})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
@@ -61,9 +68,10 @@ def record_result(writer: RunWriter, config: Config, images: ImageSet, split: Sp
         _write_json(folder / "worst_errors.json", errors)
         np.savez_compressed(
             folder / "predictions.npz",
-            index=fitted.test.index.numpy(),
+            index=index,
             label=fitted.test.label.numpy(),
             scores=fitted.test.scores.numpy(),
+            **known,
         )
         writer.log_folder(folder)
 
@@ -115,6 +123,12 @@ def mark_chosen(store: Store, run_ids: Iterable[str]) -> None:
     """Tag the runs whose trial was chosen; what a comparison chose keeps its weights in later ones."""
     for run_id in run_ids:
         store.client.set_tag(run_id, "graft.chosen", "true")
+
+
+def mark_read(store: Store, run_ids: Iterable[str]) -> None:
+    """Tag the runs whose test metrics a comparison has read without choosing them for good."""
+    for run_id in run_ids:
+        store.client.set_tag(run_id, "graft.test_read", "true")
 
 
 def drop_weights(root: Path, keys: set[str]) -> int:

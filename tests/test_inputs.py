@@ -1,0 +1,74 @@
+"""What is recorded of where the weights of a run come from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graft.data.image_set import ImageSet, SourceFacts
+from graft.inputs import _describe_source
+from graft.model.bundle import Sidecar
+from graft.model.weights import resolve_weights, write_bundle
+
+SIDECAR = Sidecar(
+    architecture="small_cnn",
+    options={},
+    classes=["cat", "dog"],
+    channels=1,
+    image_size=32,
+    preprocessing={
+        "channels": 1, "size": 32, "resize": None, "interpolation": "bilinear", "antialias": True,
+        "mean": [0.5], "std": [0.5],
+    },
+    data="glyphs",
+    data_digest="d" * 64,
+    metrics={"train_seconds": 12.0},
+    graft_version="0",
+    run_key="k",
+)  # fmt: skip
+
+
+def open_toy(*class_names: str) -> ImageSet:
+    labels = np.arange(4, dtype=np.int64) % 2
+    return ImageSet(
+        "toy",
+        class_names,
+        labels,
+        None,
+        ("0", "1", "2", "3"),
+        "d",
+        1,
+        SourceFacts("", "", ""),
+        lambda _: np.zeros((2, 2, 1), np.uint8),
+    )
+
+
+@pytest.mark.parametrize(
+    ("parent", "classes", "told"),
+    [
+        (None, ("bee", "fly"), {"pretrain_seconds", "source_data"}),
+        (None, ("cat", "fly"), {"pretrain_seconds", "source_data", "source_contains_target"}),
+        ("a" * 64, ("bee", "fly"), {"pretrain_seconds"}),  # of its first weights it does not tell
+    ],
+)
+def test_a_bundle_names_its_source(
+    tmp_path: Path, parent: str | None, classes: tuple[str, ...], told: set[str]
+) -> None:
+    folder = tmp_path / "weights" / "mine"
+    write_bundle(folder, {"a": torch.zeros(1)}, {}, replace(SIDECAR, parent=parent))
+    found = _describe_source(resolve_weights("mine", "small_cnn", tmp_path), open_toy(*classes))
+    assert set(found) == told
+    assert found.get("source_data", "glyphs") == "glyphs"
+
+
+def test_a_file_of_weights_names_none(tmp_path: Path) -> None:
+    folder = tmp_path / "weights" / "mine"
+    write_bundle(folder, {"a": torch.zeros(1)}, {}, SIDECAR)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder / "weights.safetensors").read_bytes())
+    assert _describe_source(resolve_weights(str(alone), "small_cnn", tmp_path), open_toy("cat", "dog")) == {}
+    assert _describe_source(None, open_toy("cat", "dog")) == {}
