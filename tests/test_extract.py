@@ -103,6 +103,32 @@ def test_a_file_holds_what_a_run_would_compute(folder: Path, tmp_path: Path, bui
     about = json.loads(pq.read_schema(out).metadata[b"graft"])
     assert about["preprocessing"] == preprocessing.to_dict()
     assert (about["backbone"], about["stage"], about["weights"]) == ("small_cnn", 5, "none")
+    assert about["node"] == classifier.backbone.plan.boundaries[4]
+
+
+def test_a_node_that_ends_a_stage_is_what_the_features_come_from(toy_root: Path, tmp_path, capsys) -> None:
+    words = [
+        "data=digits", "backbone=cnn2", "backbone.weights=toy", "transfer=fine_tune", "trainer=smoke",
+        "trainer.accelerator=cpu", f"paths.root={toy_root}",
+    ]  # fmt: skip
+    node = "transfer.freeze_until=relu_1"
+    out, natural = tmp_path / "node.npz", tmp_path / "natural.npz"
+    assert main(["extract", *words, node, "stage=2", f"out={out}"]) == 0
+    assert "after stage 2, node relu_1, of cnn2" in capsys.readouterr().out
+    assert main(["extract", *words, "stage=2", f"out={natural}"]) == 0
+    with np.load(out) as inside, np.load(natural) as after:
+        about, usual = json.loads(str(inside["about"])), json.loads(str(after["about"]))
+        assert (about["stage"], about["node"]) == (2, "relu_1")
+        assert (usual["stage"], usual["node"]) == (2, "flatten")
+        images, channels, size, _ = inside["features"].shape
+        pooled = inside["features"].reshape(images, channels, size // 2, 2, size // 2, 2).max(axis=(3, 5))
+        assert np.array_equal(pooled.reshape(images, -1), after["features"])
+
+    assert main(["extract", *words, node, "stage=3"]) == 2
+    said = capsys.readouterr().err
+    assert "Expected `stage=2` beside `transfer.freeze_until=relu_1`" in said
+    assert "but got `stage=3`" in said
+    assert not list((toy_root / "features").glob("*relu_1*"))
 
 
 @pytest.mark.parametrize(

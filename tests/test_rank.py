@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from sklearn.linear_model import RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
+import graft.model.weights as weights_module
 from graft.cli import main
+from graft.compose import compose_and_call
 from graft.config.schema import Config
 from graft.data.transforms import normalise
 from graft.errors import GraftError
@@ -128,6 +134,61 @@ def test_the_best_comes_first_and_stands_in_both_files(record: dict, root: Path)
     with place.with_suffix(".csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert [row["weights"] for row in listed] == [row["weights"] for row in rows]
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small"])
+def test_published_weights_are_ranked_with_their_own_head(name: str, tmp_path, monkeypatch, capsys) -> None:
+    """A checkpoint as torchvision publishes it, with a head of one layer or more, against its own network."""
+    torch.manual_seed(3)
+    network = torchvision.models.get_model(name)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        network(torch.randn(64, 3, 64, 64))  # statistics of its own: as drawn, its features vanish
+    network.eval()
+    list(network.parameters())[-2].data.mul_(10)
+    content = io.BytesIO()
+    torch.save(network.state_dict(), content)
+    digest = hashlib.sha256(content.getvalue()).hexdigest()
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / f"{name}-{digest[:8]}.pth").write_bytes(content.getvalue())
+    real = torchvision.models.get_model_weights(name).DEFAULT
+    url = f"https://nowhere.invalid/{name}-{digest[:8]}.pth"
+    entry = SimpleNamespace(name="OWN", url=url, transforms=real.transforms, meta=real.meta)
+    monkeypatch.setattr(weights_module, "_published", lambda _: {"OWN": entry})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    words = [
+        "data=digits", "data.labels_per_class=2", "data.image_size=64", "data.resize=64", "trainer=cpu",
+        f"backbone={name}", "backbone.weights=OWN", f"paths.root={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    assert main(["rank", *words]) == 0
+    told = capsys.readouterr().out
+    (record,) = (tmp_path / "runs" / "reports" / "rank").glob("*.json")
+    (row,) = json.loads(record.read_text())["backbones"]
+    assert row["weights"].startswith(f"{name}/OWN@{digest[:8]}")
+    for value in (row["ridge_accuracy"], row["knn_accuracy"], row["logme"], row["h_score"], row["leep"]):
+        assert f"{value:.3f}" in told, "no number is cut short, however narrow the terminal"
+
+    spec = specify_probe(words)
+    view = open_view(spec)
+    with torch.no_grad():
+        x = normalise(torch.from_numpy(np.array(view.pixels[view.split.train])), view.preprocessing)
+        said = network(x).double().softmax(dim=1).numpy()
+    labels = view.images.labels[view.split.train]
+    joint = np.stack([said[labels == label].sum(axis=0) for label in range(10)]) / len(labels)
+    leep = np.log((said @ (joint / joint.sum(axis=0)).T)[np.arange(len(labels)), labels]).mean()
+    assert row["leep"] == pytest.approx(leep, abs=1e-4)
+    assert leep > np.log(0.1) + 0.05, "the scores tell something"
+
+
+def specify_probe(words: list[str]):
+    """Specify the linear probe that the words of `graft rank` mean."""
+    configs = list[Config]()
+    (overrides,) = read_ranking(words)[1]
+    compose_and_call("extract", overrides, configs.append)
+    return specify(configs[0], gather_facts(configs[0]))
 
 
 def test_test_images_are_never_read_and_a_probe_finds_the_rest(record, root: Path, build_config) -> None:

@@ -85,17 +85,21 @@ def write_extraction(config: Config, asked: Extraction, console: Console) -> Pat
     from graft.run import gather_facts
 
     root = Path(config.paths.root).resolve()
-    name = f"{config.data.name}-{config.backbone.name}-stage{asked.stage}.parquet"
+    until = config.transfer.freeze_until
+    end = f"stage{asked.stage}" + (f"-{until}" if until else "")
+    name = f"{config.data.name}-{config.backbone.name}-{end}.parquet"
     out = (asked.out or root / "features" / name).resolve()
     require_known_ending(out)
     device = choose_device(config.trainer)
     with open_beside(out) as file:  # first, so that nobody waits for what cannot be written
         with show_progress(console, "reading images") as progress:
             facts = gather_facts(config, progress)
+        _check_end(config, asked, facts)
         images = open_run_images(config)
         preprocessing = Preprocessing.from_dict(facts.preprocessing)
         backbone, notes = _build(config, images, preprocessing)
-        table = _describe(config, asked.stage, images, facts)
+        node = backbone.plan.boundaries[asked.stage - 1]
+        table = _describe(config, asked.stage, node, images, facts)
         with show_progress(console, "decoding images") as progress:
             pixels = prepare_pixels(images, preprocessing, root / "cache", progress)
         batches = extract_features(
@@ -112,8 +116,8 @@ def write_extraction(config: Config, asked: Extraction, console: Console) -> Pat
     for line in (f"preprocessing: {preprocessing.summary}", *notes):
         console.print(f"  {escape(line)}", highlight=False)
     console.print(
-        f"Features of {len(table.item_ids):,} images after stage {asked.stage} of {config.backbone.name} "
-        f"(weights: {facts.weights_name}) are written: {escape(str(out))}",
+        f"Features of {len(table.item_ids):,} images after stage {asked.stage}, node {escape(node)}, of "
+        f"{config.backbone.name} (weights: {facts.weights_name}) are written: {escape(str(out))}",
         highlight=False,
     )
     return out
@@ -140,7 +144,22 @@ def _build(config: Config, images: ImageSet, preprocessing: Preprocessing) -> tu
     return classifier.backbone, notes
 
 
-def _describe(config: Config, stage: int, images: ImageSet, facts: Facts) -> FeatureTable:
+def _check_end(config: Config, asked: Extraction, facts: Facts) -> None:
+    """Refuse a stage whose end ``transfer.freeze_until`` does not move.
+
+    Raises:
+        GraftError: The node ends another stage than the one that is asked for.
+    """
+    ended, until = facts.cut_depth, config.transfer.freeze_until
+    if ended not in (None, asked.stage):
+        raise GraftError(
+            f"Expected `stage={ended}` beside `transfer.freeze_until={until}`, which ends that stage of "
+            f"{config.backbone.name}, but got `stage={asked.stage}`. Leave out `transfer.freeze_until` for "
+            "the features after another stage."
+        )
+
+
+def _describe(config: Config, stage: int, node: str, images: ImageSet, facts: Facts) -> FeatureTable:
     """Return what the file says of each image, and where the features come from."""
     import numpy as np
 
@@ -161,6 +180,7 @@ def _describe(config: Config, stage: int, images: ImageSet, facts: Facts) -> Fea
         about={
             "backbone": config.backbone.name,
             "stage": stage,
+            "node": node,
             "weights": facts.weights_name,
             "weights_sha256": facts.weights_sha256,
             "preprocessing": dict(facts.preprocessing),

@@ -153,16 +153,18 @@ def measure_backbone(spec: RunSpec, view: View) -> Standing:
         view: Its images.
 
     Raises:
-        GraftError: The weights do not fit, or give features that are no numbers.
+        GraftError: The weights do not fit, or give features that are no numbers or too many for the memory.
     """
     import numpy as np
 
     from graft.train.neighbours import vote
+    from graft.train.ridge import require_memory
     from graft.train.transferability import measure_h_score, measure_logme, measure_ridge
 
     started = time.perf_counter()
     split, labels = view.split, view.images.labels
     classifier, has_head = _build(spec, view)
+    require_memory(len(split.train), len(split.val), classifier.backbone.feature_dim)
     read, path = _find_features(spec, view, classifier)
     features = {name: np.asarray(read(rows)) for name, rows in (("train", split.train), ("val", split.val))}
     if not all(np.isfinite(values).all() for values in features.values()):
@@ -301,20 +303,13 @@ def _write(folder: Path, record: Mapping[str, object]) -> str:
 
 def _render(record: Mapping[str, object], standings: Sequence[Standing]) -> Table:
     images = f"{record['train_images']} training and {record['val_images']} validation images"
-    table = Table(title=f"Backbones on {record['data']}, {images}")
-    for title in (
-        "",
-        "backbone",
-        "weights",
-        "features",
-        "ridge",
-        "neighbours",
-        "LogME",
-        "H-score",
-        "LEEP",
-        "s",
-    ):
-        table.add_column(title, justify="left" if title in ("backbone", "weights") else "right")
+    title = f"Backbones on {record['data']}, {images}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("", justify="right", no_wrap=True)
+    for name in ("backbone", "weights"):
+        table.add_column(name, overflow="fold")
+    for name in ("features", "ridge", "k-NN", "LogME", "H-score", "LEEP", "s"):  # never cut short
+        table.add_column(name, justify="right", no_wrap=True)
     for place, one in enumerate(standings, start=1):
         table.add_row(str(place), *_write_cells(one))
     return table

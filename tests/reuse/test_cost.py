@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,22 @@ def test_a_slow_disk_is_left_alone():
     assert plan_storage(slow, {5: Demand(40_000, 4000)}, 10**10).kept == (5,)
 
 
+def test_what_fits_into_memory_is_read_from_there():
+    demands = {1: Demand(40_000, 4000)}
+    slow = Chain(CHAIN.seconds, CHAIN.sizes, 5e7, held_bytes=4000 * 400_000, held_bytes_per_second=1e10)
+    assert plan_storage(slow, demands, 10**10).kept == (1,)
+    assert plan_storage(replace(slow, held_bytes=4000 * 400_000 - 1), demands, 10**10).kept == ()
+
+
+def test_rounded_activations_serve_no_deeper_boundary():
+    demands = {3: Demand(40_000, 4000), 5: Demand(40_000, 4000)}
+    rounded = replace(CHAIN, exact=False)
+    assert count_seconds(rounded, demands, (3,)) == pytest.approx(4000 * 12e-3 + 40_000 * 15e-3, rel=1e-3)
+    both = plan_storage(rounded, demands, 10**9)
+    assert both.kept == (3, 5)
+    assert both.seconds == pytest.approx(4000 * (12e-3 + 15e-3), rel=1e-3)
+
+
 demands_of = st.dictionaries(
     st.integers(1, 5),
     st.tuples(st.integers(1, 100), st.integers(1, 5000)).map(lambda two: Demand(two[0] * two[1], two[1])),
@@ -55,9 +73,11 @@ demands_of = st.dictionaries(
     budget=st.integers(0, 10**9),
     speed=st.sampled_from([1e6, 1e8, 1e10]),
     seconds=st.tuples(*[st.floats(1e-6, 1e-2)] * 5),
+    held=st.integers(0, 10**9),
+    exact=st.booleans(),
 )
-def test_the_plan_keeps_within_its_bounds(demands, budget, speed, seconds):
-    chain = Chain(seconds, CHAIN.sizes, speed)
+def test_the_plan_keeps_within_its_bounds(demands, budget, speed, seconds, held, exact):
+    chain = Chain(seconds, CHAIN.sizes, speed, held, 1e11, exact)
     plan = plan_storage(chain, demands, budget)
     assert plan.disk_bytes <= budget
     assert plan.seconds <= plan.plain_seconds

@@ -39,6 +39,10 @@ def run(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="ran
     return spec, load_file(root / "checkpoints" / spec.key / "weights.safetensors"), record
 
 
+#: Measures of the order of scores.
+ORDER = ("/auroc", "/average_precision")
+
+
 def compare(plain, shared, exactly=True):
     (spec, weights, record), (other, others, read) = plain, shared
     assert spec.key == other.key
@@ -50,7 +54,8 @@ def compare(plain, shared, exactly=True):
             torch.testing.assert_close(value, others[name], rtol=1e-3, atol=1e-4)
     times = ("train_seconds", "amortised_seconds", "run_seconds")
     for name, number in record.metrics.items():
-        if name not in times:
+        # A deep network as drawn gives all images nearly the same scores: last digits decide their order.
+        if name not in times and (exactly or not name.endswith(ORDER)):
             assert read.metrics[name] == pytest.approx(number, rel=1e-9 if exactly else 1e-2, abs=1e-6), name
     assert record.notes["path"] == "plain: reuse=off"
     assert read.notes["path"].startswith("shared: ")

@@ -46,7 +46,7 @@ def test_a_mistake_is_said_before_anything_is_written(words, said, say, tmp_path
 def test_a_run_that_is_asked_for_twice_is_run_once(say) -> None:
     code, told, _ = say("seed=0,1,0", "sweep.dry_run=true")
     assert code == 0
-    assert "2 runs, 0 done already; 1 equal runs merged." in told
+    assert "2 runs, 0 done already; 1 equal run merged." in told
     assert "unknown until the first run has ended" in told
 
 

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from graft.plan.spec import Facts, specify
-from graft.sweep.planner import Plan
+from graft.sweep.grid import Cell
+from graft.sweep.planner import Plan, make_plan
 from graft.sweep.show import show_failures, show_plan
 from graft.sweep.worker import Outcome
 
@@ -52,6 +53,49 @@ def test_folds_and_shares_are_said(plan_of) -> None:
     assert "5%, 30%" in said
     assert "replicates" in said
     assert "labels per class" not in said
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        (
+            {
+                "transfer__method": ["linear_probe"], "head__name": ["linear", "ridge"],
+                "optim__lr": [0.1, 0.2],
+            },
+            "1 equal run merged (a ridge head is solved, whatever the rate and the batch size).",
+        ),
+        (
+            {"transfer__method": ["from_scratch", "fine_tune"], "transfer__freeze_depth": [0, 3]},
+            "1 equal run merged (from scratch has no weights, freeze depth or ridge head).",
+        ),
+        (
+            {"transfer__method": ["linear_probe"], "transfer__freeze_depth": [3, 5]},
+            "1 equal run merged (a linear probe freezes all stages).",
+        ),
+        (
+            {
+                "transfer__method": ["from_scratch", "linear_probe"], "transfer__freeze_depth": [5],
+                "head__name": ["ridge"], "optim__lr": [0.1, 0.2],
+            },
+            "1 equal run merged (a ridge head is solved, whatever the rate and the batch size).",
+        ),
+        (
+            {"transfer__method": ["fine_tune"], "optim__name": ["adamw"], "optim__momentum": [0.8, 0.9]},
+            "1 equal run merged.",
+        ),
+        ({"transfer__method": ["from_scratch"], "seed": [0, 0, 0]}, "2 equal runs merged."),
+    ],
+    ids=["ridge", "scratch", "probe", "ridge beside scratch", "no effect", "twice"],
+)  # fmt: skip
+def test_why_runs_are_equal_is_said_of_those_that_are(build_config, axes, said) -> None:
+    base = {"transfer.freeze_depth": [5 if "linear_probe" in axes["transfer__method"] else 0]}
+    base |= {"backbone.weights": ["glyphs"], "sweep.twin": ["off"]}
+    base |= {key.replace("__", "."): values for key, values in axes.items()}
+    points = itertools.product(*base.values())
+    cells = [Cell(build_config(dict(zip(base, point, strict=True))), ()) for point in points]
+    facts = Facts("d", (), "a" * 64, "glyphs", {"size": 16}, "32")
+    assert said in " ".join(print_plan(make_plan(cells, lambda _: facts, ())).split())
 
 
 def test_a_failed_fold_is_named(plan_of) -> None:

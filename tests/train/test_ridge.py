@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from graft.train.ridge import find_temperature, solve_ridge
+import graft.train.ridge as room
+from graft.errors import GraftError
+from graft.train.ridge import find_temperature, require_memory, solve_ridge
 
 STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -41,6 +43,33 @@ def test_a_strength_means_the_same_at_every_scale(scale, shift):
     one = solve_ridge(features, labels, 3, [0.1])[0].scores(features)
     other = solve_ridge(scale * features + shift, labels, 3, [0.1])[0].scores(scale * features + shift)
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@given(seed=st.integers(0, 100), weighted=st.booleans())
+def test_both_gram_matrices_give_the_same_head(seed, weighted):
+    """Features that are always 0 change nothing but which of the two is the smaller one."""
+    features, labels = draw(seed, n=40, width=12)
+    weights = np.random.default_rng(seed).uniform(0.1, 2, 40) if weighted else None
+    wide = np.concatenate([features, np.zeros((40, 48))], axis=1)
+    primal = solve_ridge(features, labels, 3, STRENGTHS, weights)
+    dual = solve_ridge(wide, labels, 3, [strength * 60 / 12 for strength in STRENGTHS], weights)
+    for one, other in zip(primal, dual, strict=True):
+        np.testing.assert_allclose(other.weight[:, :12], one.weight, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(other.bias, one.bias, rtol=1e-6, atol=1e-9)
+        assert np.abs(other.weight[:, 12:]).max() < 1e-12
+
+
+def test_what_cannot_fit_into_the_memory_is_refused_before_it_is_computed(monkeypatch):
+    require_memory(1000, 200, 512)
+    require_memory(100, 20, 262_144)  # wide, and few: the smaller matrix is small
+    with pytest.raises(GraftError) as caught:
+        require_memory(1_000_000, 10_000, 262_144)
+    said = str(caught.value)
+    assert "1,000,000 training images with 262,144 numbers each" in said
+    assert "which need 9,570.5 GB" in said
+    assert "`data.labels_per_class`" in said
+    monkeypatch.setattr(room, "find_free_memory", lambda: None)
+    require_memory(1_000_000, 10_000, 262_144)  # a system that does not say: try
 
 
 def test_features_that_say_nothing_give_the_shares_of_the_classes():

@@ -54,6 +54,14 @@ def solve(configure: Callable[..., Config], classify: Callable[..., Classifier],
     return run
 
 
+def test_features_that_are_too_many_for_the_memory_are_not_even_read(solve, monkeypatch) -> None:
+    monkeypatch.setattr("graft.train.ridge.find_free_memory", lambda: 10_000)
+    with pytest.raises(
+        GraftError, match=r"in the 0\.0 GB of memory that are free, but got \d+ training images"
+    ):
+        solve()
+
+
 def draw_features(data: ImageDataModule, width: int, scale: float, shift: float) -> Tensor:
     """Features whose classes overlap, so that not every strength is perfect."""
     rng = np.random.default_rng(3)

@@ -7,6 +7,7 @@ few of them, so all choices of what to keep can be looked at, and the cheapest o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,13 +21,20 @@ class Chain:
 
     Attributes:
         seconds: Of one image, from each boundary to the next, ``(stages,)``; the first starts at the pixels.
-        sizes: Bytes of one activation after each boundary, ``(stages,)``.
-        bytes_per_second: How fast activations are read back.
+        sizes: Bytes of one activation as it is kept after each boundary, ``(stages,)``.
+        bytes_per_second: How fast activations come from the disk.
+        held_bytes: What the memory holds of files: activations that fit into it are read from there.
+        held_bytes_per_second: How fast those come.
+        exact: Whether activations are kept as they were computed. Rounded ones serve the runs that end there
+            and no deeper boundary.
     """
 
     seconds: Sequence[float]
     sizes: Sequence[int]
     bytes_per_second: float
+    held_bytes: int = 0
+    held_bytes_per_second: float = math.inf
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def plan_storage(chain: Chain, demands: Mapping[int, Demand], disk_bytes: int) -
     best = StoragePlan((), plain, plain, 0)
     for count in range(1, len(asked) + 1):
         for kept in itertools.combinations(asked, count):
-            disk = sum(_images_at(demands, boundary) * chain.sizes[boundary - 1] for boundary in kept)
+            disk = _count_bytes(chain, demands, kept)
             if disk > disk_bytes:
                 continue
             seconds = count_seconds(chain, demands, kept)
@@ -90,15 +98,23 @@ def plan_storage(chain: Chain, demands: Mapping[int, Demand], disk_bytes: int) -
 
 def count_seconds(chain: Chain, demands: Mapping[int, Demand], kept: Sequence[int]) -> float:
     """Return the time that all frozen stages of a sweep take when ``kept`` boundaries are stored."""
+    is_held = _count_bytes(chain, demands, kept) <= chain.held_bytes
+    speed = chain.held_bytes_per_second if is_held else chain.bytes_per_second
     total = 0.0
-    for boundary in kept:  # each is filled once, from the deepest one before it
+    for boundary in kept:  # each is filled once, from the deepest one before it, and safe on the disk
         images = _images_at(demands, boundary)
-        source = max((other for other in kept if other < boundary), default=0)
-        total += images * (_read(chain, source) + _compute(chain, source, boundary) + _read(chain, boundary))
+        source = max((other for other in kept if other < boundary and chain.exact), default=0)
+        written = _move(chain, boundary, chain.bytes_per_second)
+        total += images * (_move(chain, source, speed) + _compute(chain, source, boundary) + written)
     for boundary, demand in demands.items():
-        source = max((other for other in kept if other <= boundary), default=0)
-        total += demand.passes * (_read(chain, source) + _compute(chain, source, boundary))
+        serving = [other for other in kept if other == boundary or (other < boundary and chain.exact)]
+        source = max(serving, default=0)
+        total += demand.passes * (_move(chain, source, speed) + _compute(chain, source, boundary))
     return total
+
+
+def _count_bytes(chain: Chain, demands: Mapping[int, Demand], kept: Sequence[int]) -> int:
+    return sum(_images_at(demands, boundary) * chain.sizes[boundary - 1] for boundary in kept)
 
 
 def _images_at(demands: Mapping[int, Demand], boundary: int) -> int:
@@ -110,5 +126,6 @@ def _compute(chain: Chain, start: int, end: int) -> float:
     return sum(chain.seconds[start:end])
 
 
-def _read(chain: Chain, boundary: int) -> float:
-    return chain.sizes[boundary - 1] / chain.bytes_per_second if boundary else 0.0
+def _move(chain: Chain, boundary: int, bytes_per_second: float) -> float:
+    """Return the seconds that one activation takes to be read or written, none for the images themselves."""
+    return chain.sizes[boundary - 1] / bytes_per_second if boundary else 0.0

@@ -78,6 +78,21 @@ class Prefix:
                 x = self.backbone.stage(number)(x)
         return x[:count]
 
+    @torch.no_grad()
+    def compute_one(self, rows: Int64Array) -> Tensor:
+        """Return activations of the first image ``(1, ...)``, for their shape and type: quick, not exact.
+
+        Args:
+            rows: Images, at least one.
+        """
+        return replace(self, batch_size=1).compute(rows[:1])
+
+    def name_end(self, stage: int) -> str:
+        """Return the number of a stage for people, with the node where ``transfer.freeze_until`` ends it."""
+        plan = self.backbone.plan
+        moved = plan.moved_to is not None and plan.boundaries[stage - 1] == plan.moved_to
+        return f"{stage} (until {plan.moved_to})" if moved else str(stage)
+
     def arithmetic(self) -> contextlib.AbstractContextManager[object]:
         """Return what makes torch compute in the precision of the run."""
         if self.precision == "32":
@@ -98,7 +113,8 @@ def prepare_activations(
         store: Where activations are kept.
         prefix: What computes them.
         rows: Images, ``(n,)``.
-        progress: Told how many of the missing ones are done.
+        progress: Told how many of the missing ones are done, and again and again that none is while another
+            process computes them; what it raises ends the work.
 
     Returns:
         The entry, or None where they do not fit into the budget or onto the disk, or cannot be written: the
@@ -109,10 +125,15 @@ def prepare_activations(
             f"expected {prefix.depth} frozen stages to share, but only {prefix.backbone.frozen_depth} are"
         )
     prefix.backbone.eval().to(prefix.device)
-    example = prefix.compute(rows[:1])
+    example = prefix.compute_one(rows)
     name, dtype = _name_kept(prefix), prefix.dtype or example.dtype
+
+    def look() -> None:
+        if progress is not None:
+            progress(0, len(rows))
+
     try:
-        with store.locked(name):
+        with store.locked(name, look):
             entry = store.open(name, len(prefix.pixels), tuple(example.shape[1:]), dtype)
             missing = entry.missing(rows)
             if len(missing) == 0:

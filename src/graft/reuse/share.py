@@ -129,7 +129,7 @@ def share_activations(
     found = [entry for entry in entries if entry is not None]
     if len(found) < len(entries):
         return None
-    native = prefix.compute(evaluated[:1]).dtype
+    native = prefix.compute_one(evaluated).dtype
     rows: list[Rows] = [StoredRows(entry, native) for entry in found]
     faults = tuple(fault for entry in found for fault in entry.faults)
     seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from graft.data.image_set import Int64Array
@@ -39,6 +40,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 #: Journal lines whose hashes this process has checked or written, with the inode of the rows they speak of.
 _verified: set[tuple[int, str]] = set()
@@ -176,14 +179,28 @@ class ActivationStore:
             return None
 
     @contextlib.contextmanager
-    def locked(self, name: EntryName) -> Iterator[None]:
+    def locked(self, name: EntryName, look: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold an entry: whoever else wants to compute it waits, and then finds it there.
 
         Who holds it may ask for it again.
+
+        Args:
+            name: Of the entry.
+            look: Called again and again while another process holds it; what it raises ends the waiting.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with hold_entry(self.root, name.digest):
+        lock = hold_entry(self.root, name.digest)
+        while True:
+            try:
+                lock.acquire(timeout=_SECONDS_BETWEEN_LOOKS)
+                break
+            except Timeout:
+                if look is not None:
+                    look()
+        try:
             yield
+        finally:
+            lock.release()
 
     def make_room(self, needed: int, keep: Sequence[str] = ()) -> bool:
         """Throw away the least recently used entries until ``needed`` bytes fit; say whether they do.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from graft.config.schema import Config, OptimConfig
 from graft.config.validate import validate
 from graft.errors import GraftError
-from graft.plan.arms import make_twin, normalise
+from graft.plan.arms import Arm, make_twin, normalise
 from graft.plan.spec import Facts, RunSpec, specify
 from graft.sweep.grid import Cell
 
@@ -22,12 +22,14 @@ class Plan:
         done: Run keys that are finished already.
         merged: Cells that turned out to be equal to another.
         twins: From-scratch runs that were added.
+        equal_arms: Arms of the cells among them that were asked for as different ones.
     """
 
     specs: tuple[RunSpec, ...]
     done: frozenset[str]
     merged: int
     twins: int
+    equal_arms: frozenset[Arm] = frozenset()
 
     @property
     def missing(self) -> list[RunSpec]:
@@ -54,10 +56,12 @@ def make_plan(
     """
     several = len(cells) > 1
     configs = normalise_cells(cells)
-    specs: dict[str, RunSpec] = {}
-    for config in configs:
+    specs, asked_for, equal_arms = dict[str, RunSpec](), dict[str, Config](), set[Arm]()
+    for cell, config in zip(cells, configs, strict=True):
         spec = specify(config, gather_facts(config), grid=several)
         specs.setdefault(spec.key, spec)
+        if asked_for.setdefault(spec.key, cell.config) != cell.config:
+            equal_arms.add(spec.arm)
     merged = len(configs) - len(specs)
     asked = len(specs)
     for config in configs:
@@ -68,7 +72,7 @@ def make_plan(
     # Whole replicates first, so that an early look is a fair one.
     ordered = sorted(specs.values(), key=lambda spec: spec.replicate)
     done = frozenset(key for key in specs if key in finished)
-    return Plan(tuple(ordered), done, merged, len(specs) - asked)
+    return Plan(tuple(ordered), done, merged, len(specs) - asked, frozenset(equal_arms))
 
 
 def gather_once(gather_facts: Callable[[Config], Facts]) -> Callable[[Config], Facts]:

@@ -70,7 +70,7 @@ class ReusePlan:
             if not kept:
                 lines.append(f"Reuse: nothing of {network.name} is kept: {_NOT_WORTH}.")
                 continue
-            stages = ", ".join(str(boundary) for boundary in kept)
+            stages = ", ".join(network.prefix.name_end(boundary) for boundary in kept)
             lines.append(
                 f"Reuse: {network.name}, after stage {stages}: computed once for {len(network.specs)} runs "
                 f"({plan.disk_bytes / 1e9:.2g} GB); its frozen stages take about {plan.seconds:.0f} s "
@@ -184,8 +184,9 @@ def _count_heads(spec: RunSpec, view: View, features: int) -> int:
 
 
 def _decide(spec: RunSpec, kept: Sequence[int]) -> Sharing:
-    """Return the deepest kept boundary inside the frozen stages of a run."""
-    boundary = max((one for one in kept if one <= spec.config.transfer.freeze_depth), default=0)
+    """Return the deepest kept boundary inside the frozen stages of a run; a rounded one is at their end."""
+    depth, exact = spec.config.transfer.freeze_depth, spec.config.reuse.dtype == "float32"
+    boundary = max((one for one in kept if one == depth or (one < depth and exact)), default=0)
     return Sharing(boundary, reason="" if boundary else _NOT_WORTH)
 
 

@@ -41,7 +41,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(table)
     said = [f"{len(plan.specs)} runs, {len(plan.done)} done already"]
     said += [f"{plan.twins} from-scratch twins added"] if plan.twins else []
-    said += [f"{plan.merged} equal runs merged{_say_why_equal(plan)}"] if plan.merged else []
+    runs = "run" if plan.merged == 1 else "runs"
+    said += [f"{plan.merged} equal {runs} merged{_say_why_equal(plan)}"] if plan.merged else []
     console.print("; ".join(said) + ".")
     for line in _say_precisions(plan):
         console.print(line, highlight=False)
@@ -61,10 +62,20 @@ def _say_precisions(plan: Plan) -> list[str]:
 
 
 def _say_why_equal(plan: Plan) -> str:
-    """Say why runs may be equal that were asked for as different ones."""
-    scratch = any(spec.arm.from_scratch for spec in plan.specs)
-    deeper = any(spec.arm.freeze_depth for spec in plan.specs)
-    return " (from scratch has no freeze depth)" if scratch and deeper else ""
+    """Say why runs are equal that were asked for as different ones, as far as their arms tell."""
+    reasons = {
+        "from scratch has no weights, freeze depth or ridge head": any(
+            arm.from_scratch for arm in plan.equal_arms
+        ),
+        "a ridge head is solved, whatever the rate and the batch size": any(
+            arm.head == "ridge" for arm in plan.equal_arms
+        ),
+        "a linear probe freezes all stages": any(
+            arm.method == "linear_probe" and arm.head != "ridge" for arm in plan.equal_arms
+        ),
+    }
+    said = "; ".join(reason for reason, holds in reasons.items() if holds)
+    return f" ({said})" if said else ""
 
 
 def show_estimate(console: Console, plan: Plan, records: Iterable[RunRecord], workers: int) -> None:

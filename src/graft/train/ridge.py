@@ -10,6 +10,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from graft.errors import GraftError
+from graft.train.memory import find_free_memory
+
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
@@ -80,6 +83,30 @@ def solve_ridge(
         weight = (solved if tall else x.T @ solved).T
         heads.append(RidgeHead(weight, level - weight @ centre))
     return heads
+
+
+def require_memory(images: int, others: int, width: int) -> None:
+    """Refuse, before anything is computed, features that this machine has no room to solve for.
+
+    Counted are the features as float32 and float64, those of the training images centred and turned, and the
+    smaller Gram matrix with what its decomposition takes: three times itself.
+
+    Args:
+        images: Training images.
+        others: Images whose features are held beside them.
+        width: Length of a feature.
+
+    Raises:
+        GraftError: They need more memory than is free.
+    """
+    needed = (28 * images + 12 * others) * width + 32 * min(images, width) ** 2
+    free = find_free_memory()
+    if free is not None and needed > free:
+        raise GraftError(
+            f"Expected features to solve for in the {free / 1e9:,.1f} GB of memory that are free, but got "
+            f"{images:,} training images with {width:,} numbers each, which need {needed / 1e9:,.1f} GB. "
+            "Use fewer images (`data.labels_per_class`), a backbone with pooled features, or `head=linear`."
+        )
 
 
 def find_temperature(scores: Float64Array, labels: Int64Array) -> float:

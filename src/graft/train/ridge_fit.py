@@ -23,7 +23,7 @@ from graft.train.evaluation import Evaluation
 from graft.train.fit import Budget, Fitted, build_run_loss, fit
 from graft.train.losses import Loss
 from graft.train.metrics import CHEAP, measure
-from graft.train.ridge import Float64Array, RidgeHead, find_temperature, solve_ridge
+from graft.train.ridge import Float64Array, RidgeHead, find_temperature, require_memory, solve_ridge
 from graft.train.task import Recorder
 
 
@@ -68,13 +68,15 @@ def fit_ridge(
         progress: Told how far it is, in optimizer steps of ``budget``.
 
     Raises:
-        GraftError: The metric has no meaning on the validation images, or no training image has a weight.
+        GraftError: The metric has no meaning on the validation images, no training image has a weight, or the
+            features are too many for the memory.
         DivergedError: A feature is NaN or infinite.
     """
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     reader = _Reader(classifier, data, config, budget, progress)
     loss = build_run_loss(config, data)
+    require_memory(len(reader.train), len(reader.val), classifier.backbone.feature_dim)
     started = time.perf_counter()
     train, val = reader.read(reader.train), reader.read(reader.val)
     choice = _choose(config, data, loss, classifier, (reader.train, train), (reader.val, val))

@@ -1,0 +1,122 @@
+"""What a sweep says that its runs share, and the room it reckons with."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from graft.errors import RunInterrupted
+from graft.plan.spec import specify
+from graft.reuse import speeds
+from graft.reuse.entries import ITEM_BYTES, count_rows, list_entries
+from graft.run import gather_facts
+from graft.sharing import open_activations
+from graft.sweep.reuse import compute_shared, plan_reuse
+from graft.sweep.stopping import listening
+
+
+@pytest.fixture
+def specs_of(describe, monkeypatch):
+    """Make runs of three rates on a machine where stages take long."""
+    measure = speeds.measure_chain
+    monkeypatch.setattr(
+        speeds,
+        "measure_chain",
+        lambda *args: (chain := measure(*args)) and replace(chain, seconds=[1.0] * len(chain.seconds)),
+    )
+
+    def make(**knobs):
+        usual = {"transfer__method": "fine_tune", "backbone__weights": "toy", "data__image_size": None}
+        configs = [describe(**usual | knobs, optim__lr=lr) for lr in (0.1, 0.2, 0.3)]
+        return [specify(config, gather_facts(config)) for config in configs]
+
+    return make
+
+
+def test_a_stage_that_ends_at_a_node_is_named(specs_of):
+    (line,) = plan_reuse(specs_of(transfer__freeze_until="relu_1"), workers=1).describe()
+    assert "cnn2 with toy, after stage 2 (until relu_1): computed once for 3 runs" in line
+    (line,) = plan_reuse(specs_of(transfer__freeze_depth=2), workers=1).describe()
+    assert "after stage 2: computed once" in line
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_disk_that_is_reckoned_with_is_what_activations_take(specs_of, dtype):
+    specs = specs_of(transfer__freeze_depth=2, reuse__dtype=dtype)
+    rounded = None if dtype == "float32" else dtype
+    plan = compute_shared(plan_reuse(specs, workers=1))
+    (network,) = plan.networks
+    root = open_activations(specs[0].config).root
+    (entry,) = [one for one in list_entries(root) if one.about["name"]["dtype"] == rounded]
+    each = math.prod(entry.about["shape"]) * ITEM_BYTES[dtype]
+    assert network.storage.disk_bytes == count_rows(root / entry.digest) * each
+
+
+def test_a_rounded_boundary_serves_only_the_runs_that_end_there(specs_of):
+    specs = [
+        *specs_of(transfer__freeze_depth=1, reuse__dtype="float16"),
+        *specs_of(transfer__freeze_depth=2, reuse__dtype="float16"),
+    ]
+    (network,) = plan_reuse(specs, workers=1).networks
+    assert network.storage.kept == (1, 2)
+    room = min(network.storage.disk_bytes, 10**9)
+    few = [
+        replace(spec, config=replace(spec.config, reuse=replace(spec.config.reuse, disk_gb=(room - 1) / 1e9)))
+        for spec in specs
+    ]
+    plan = plan_reuse(few, workers=1)
+    (kept,) = plan.networks[0].storage.kept
+    boundaries = {spec.config.transfer.freeze_depth: plan.sharing[spec.key].boundary for spec in few}
+    assert boundaries == {depth: depth if depth == kept else 0 for depth in (1, 2)}
+
+
+@pytest.fixture
+def _hears_ctrl_c():
+    """Whoever is started in the background of a shell ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_hears_ctrl_c")
+def test_ctrl_c_ends_the_waiting_for_what_another_process_computes(specs_of):
+    """A real process holds the lock, and a real signal comes; without it the waiting would have no end."""
+    plan = plan_reuse(specs_of(transfer__freeze_depth=2), workers=1)
+    (network,) = plan.networks
+    root = open_activations(network.specs[0].config).root
+    root.mkdir(parents=True, exist_ok=True)
+    lock = root / f"{network.prefix.name(2).digest}.lock"
+    hold = (
+        "import sys, filelock; (lock := filelock.FileLock(sys.argv[1])).acquire(); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(lock)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        listening() as stop,
+    ):
+        assert other.stdout.readline() == b"\n"
+        told = []
+
+        def advance(done, total):
+            told.append(done)
+            if len(told) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            if stop.signum is not None:
+                raise RunInterrupted(stop.signum)
+            assert len(told) < 50, "the signal was not heard"
+
+        with pytest.raises(RunInterrupted) as caught:
+            compute_shared(plan, advance)
+        assert other.poll() is None, "it holds the lock to the end"
+        other.communicate(b"\n")
+    assert caught.value.exit_code == 130
+    assert told[:2] == [0, 0]
+    compute_shared(plan)  # who comes later finds the lock free
+    entry = open_activations(network.specs[0].config).find(network.prefix.name(2))
+    assert len(entry.missing(network.images[2])) == 0
