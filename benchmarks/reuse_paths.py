@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import statistics
 import time
@@ -258,8 +259,9 @@ class Clock:
         steps = [(step, when) for step, when in self.seen if total // 6 <= step < total]
         if len(steps) < 2:  # heads are too fast for more news than one
             steps = [(0, self.started), (total - 1, self.seen[-1][1])]
-        (first, begun), (last, ended) = steps[0], steps[-1]
-        step = (ended - begun) / (last - first)
+        pairs = itertools.pairwise(steps)
+        step = statistics.median((later - when) / (next_ - now) for (now, when), (next_, later) in pairs)
+        last, ended = steps[-1]
         validation = self.seen[-1][1] - ended - (total - last) * step
         wanted = EPOCHS * 4000 // self.kind.batch
         seconds = whole - sum(self.writes) + (wanted - total) * step + (EPOCHS - 1) * max(0.0, validation)
@@ -268,9 +270,13 @@ class Clock:
 
 
 def measure_kind(bench: Bench, kind: Kind, *, bound: bool = True) -> None:
-    """Measure one run of a kind on both paths, and what it cannot avoid; its activations are there."""
+    """Measure one run of a kind on both paths, and what it cannot avoid; its activations are there.
+
+    The path that comes first alternates.
+    """
     plain, shared = bench.fresh_store(), bench.fresh_store()
-    for path, uri in (("plain", plain), ("shared", shared)):
+    paths = [("plain", plain), ("shared", shared)]
+    for path, uri in paths if len(bench.differences.get(kind, [])) % 2 == 0 else reversed(paths):
         spec = bench.describe(kind, uri, part=True)
         plan = compute_shared(plan_reuse([spec], workers=1))
         sharing = plan.sharing.get(spec.key)
