@@ -25,7 +25,7 @@ from graft.model.freeze import parameter_groups
 from graft.plan.spec import RunSpec
 from graft.train.optim import build_optimizer, schedule_factor
 
-BATCH, EVALUATED = 32, 256
+EVALUATED = 256
 
 
 def write_random_weights(folder: Path, name: str) -> str:
@@ -58,6 +58,12 @@ def send(classifier: Classifier, view: View, rows: np.ndarray, depth: int) -> Te
         parts.append(x)
     classifier.train()
     return torch.cat(parts)
+
+
+def count_images(specs: Sequence[RunSpec]) -> int:
+    """Return the number of images that runs draw, each once."""
+    splits = [open_view(spec).split for spec in specs]
+    return len(np.unique(np.concatenate([part for one in splits for part in (one.train, one.val, one.test)])))
 
 
 def time_pass(specs: Sequence[RunSpec]) -> float:
@@ -97,12 +103,16 @@ def time_suffixes(specs: Sequence[RunSpec]) -> float:
         labels = [torch.from_numpy(view.images.labels[part]) for part in rows]
         classifier.backbone.entry = depth
         with plain_torch():
-            total += sum(map(sum, _train(spec, classifier, ready, labels)))
+            measured = _train(spec, classifier, ready, labels)
+            total += sum(sum(steps) + validating for steps, validating in measured)
     return total
 
 
 def time_parts(spec: RunSpec, epochs: int, images: int) -> float:
-    """Return what `time_suffixes` would for so many epochs of so many images, from some of both."""
+    """Return what `time_suffixes` would for so many epochs of so many images, from some of both.
+
+    Of steps the median counts, as it does where runs are extended.
+    """
     view, depth = open_view(spec), spec.config.transfer.freeze_depth
     classifier = build_model(spec, view.images)[0]
     rows = [view.split.train, view.split.val]
@@ -112,34 +122,38 @@ def time_parts(spec: RunSpec, epochs: int, images: int) -> float:
         measured = _train(
             spec, classifier, ready, [torch.from_numpy(view.images.labels[part]) for part in rows]
         )
-    training, validating = (statistics.median(part[1:]) for part in zip(*measured, strict=True))
-    return epochs * (training * images / len(rows[0]) + validating)
+    steps = [step for epoch, _ in measured[1:] for step in epoch]
+    validating = statistics.median(seconds for _, seconds in measured[1:])
+    return epochs * (statistics.median(steps) * (images // spec.config.data.batch_size) + validating)
 
 
 def _train(
     spec: RunSpec, classifier: Classifier, ready: Sequence[Tensor], labels: Sequence[Tensor]
-) -> list[tuple[float, float]]:
-    """Train, and return the seconds of each epoch's training and of its validation."""
+) -> list[tuple[list[float], float]]:
+    """Train, and return the seconds of each epoch's steps and of its validation."""
     seconds = []
     epochs, count = spec.config.trainer.epochs, len(ready[0])
-    steps = count // BATCH
+    batch = spec.config.data.batch_size
+    steps = count // batch
     optimizer = build_optimizer(spec.config.optim, parameter_groups(classifier))
     schedule = LambdaLR(optimizer, schedule_factor(spec.config.optim, epochs * steps))
     for _ in range(epochs):
-        started = time.perf_counter()
+        took = []
         order = torch.randperm(count)
         classifier.train()
         for step in range(steps):
-            rows = order[step * BATCH : (step + 1) * BATCH]
+            started = time.perf_counter()
+            rows = order[step * batch : (step + 1) * batch]
             loss = F.cross_entropy(classifier(ready[0][rows]), labels[0][rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
+            took.append(time.perf_counter() - started)
         trained = time.perf_counter()
         classifier.eval()
         with torch.no_grad():
             said = [classifier(ready[1][i : i + EVALUATED]) for i in range(0, len(ready[1]), EVALUATED)]
         (torch.cat(said).argmax(1) == labels[1]).float().mean().item()
-        seconds.append((trained - started, time.perf_counter() - trained))
+        seconds.append((took, time.perf_counter() - trained))
     return seconds

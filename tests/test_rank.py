@@ -198,7 +198,7 @@ def test_test_images_are_never_read_and_a_probe_finds_the_rest(record, root: Pat
     split = open_view(spec).split
 
     def missing(rows: np.ndarray) -> int:
-        entry = open_activations(spec.config).find(name_entries(prefix)(5))
+        entry = open_activations(spec.config).find(name_entries(prefix, torch.device("cpu"))(5))
         assert entry is not None
         return len(entry.missing(rows))
 

@@ -147,6 +147,8 @@ def test_a_diverged_run_is_recorded_as_such(describe: Describe, root: Path) -> N
     assert spec.key not in finished_runs(store)
     found = store.client.search_runs([store.experiment_id("default")], f"tags.`graft.run_key` = '{spec.key}'")
     assert [run.data.tags["graft.status"] for run in found] == ["diverged"]
+    assert found[0].data.metrics["train_seconds"] > 0  # what the search for a good trial paid for it
+    assert found[0].data.metrics["images_seen"] >= 0
     assert not checkpoint_folder(root, spec.key).exists()
     assert execute_job(Job(spec)).status == "diverged"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ from graft.plan.groups import Sharing
 from graft.plan.halving import plan_halving
 from graft.plan.spec import RunSpec, specify
 from graft.run import execute, gather_facts
-from graft.sweep.reuse import compute_shared, plan_reuse
+from graft.sweep.devices import Place
+from graft.sweep.outcome import Outcome
+from graft.sweep.pool import Pool
+from graft.sweep.retry import Attempt
+from graft.sweep.reuse import ReusePlan, compute_shared, plan_reuse
+from graft.sweep.stopping import Stop
 from graft.sweep.worker import Job, execute_job
 from graft.together import take_trained, train_siblings
 from graft.track.reader import read_experiment, read_run
@@ -86,22 +91,23 @@ def without_reuse(spec: RunSpec) -> RunSpec:
 
 def test_siblings_end_as_each_alone_without_any_reuse(make: Make, toy_root: Path) -> None:
     specs = [
-        make(tracking__experiment="siblings", optim__lr=lr, seed=seed, **more)
+        make(tracking__experiment="siblings", trainer__max_validations=2, optim__lr=lr, seed=seed, **more)
         for lr, seed, more in [
             (0.1, 0, {}),
             (0.01, 0, {"optim__weight_decay": 0.1}),
             (0.1, 1, {}),
             (0.03, 1, {"loss__label_smoothing": 0.1}),
+            (0.1, 1, {"data__labels_per_class": 3}),
         ]
     ]
     assert len(set(plan_reuse(specs, workers=1).group_of.values())) == 1
     plain = [alone(spec, toy_root, lambda spec: execute(without_reuse(spec))) for spec in specs]
     jobs = [Job(specs[0], siblings=tuple(specs[1:])), *(Job(spec) for spec in specs[1:])]
-    assert [execute_job(job).status for job in jobs] == ["finished"] * 4
+    assert [execute_job(job).status for job in jobs] == ["finished"] * 5
     for spec, (numbers, weights, path) in zip(specs, plain, strict=True):
         assert path == "plain: reuse=off"
         mine, kept, said = results(spec, toy_root)
-        assert "4 heads trained in one pass" in said
+        assert "5 heads trained in one pass" in said
         assert mine == numbers
         assert kept.keys() == weights.keys()
         assert all(torch.equal(kept[name], weights[name]) for name in kept)
@@ -166,6 +172,32 @@ def test_a_group_that_fails_trains_one_by_one(
     assert "failed (RuntimeError: no group today)" in record.notes["notes"]
 
 
+@dataclass
+class Listener:
+    """Keeps what every run printed; none is tried again."""
+
+    logs: list[str] = field(default_factory=list)
+
+    def advanced(self, under_way: int, fraction: float) -> None:
+        """Nobody looks."""
+
+    def ended(self, attempt: Attempt, outcome: Outcome, run_id: str | None, log: str) -> Outcome:
+        self.logs.append(log)
+        return outcome
+
+
+@pytest.mark.full
+def test_a_group_that_raises_is_tried_once(make: Make, toy_root: Path, tmp_path: Path) -> None:
+    specs = [make(tracking__experiment="raised", optim__lr=lr, reuse__disk_gb=0.0) for lr in (0.1, 0.2, 0.3)]
+    reuse = ReusePlan(group_of=dict.fromkeys((spec.key for spec in specs), 0))
+    listener = Listener()
+    outcomes = Pool([Place(1)], tmp_path, listener, Stop(), reuse=reuse).execute(specs, None)
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 3
+    assert ["RuntimeError" in log for log in listener.logs] == [True, False, False]
+    for record in read_experiment(open_store(None, toy_root), "raised"):
+        assert "with others it failed (RuntimeError: plain: `reuse.disk_gb=0`" in record.notes["notes"]
+
+
 def test_what_is_not_kept_is_computed_and_said(make: Make, toy_root: Path) -> None:
     spec = make(tracking__experiment="nothing-kept", optim__lr=0.13)
     sharing = Sharing(0, reason="too large")
@@ -183,7 +215,12 @@ def test_a_run_that_is_cut_is_no_finished_one_and_goes_on_when_asked(make: Make,
     assert "1 of 1 other trials of its arm were better" in outcomes[1].reason
     assert execute_job(Job(other, halving=races[other.key])).status == "pruned"
     store = open_store(None, toy_root)
-    statuses = {record.run_key: record.status for record in read_experiment(store, "race")}
-    assert statuses == {specs[0].key: "finished", specs[1].key: "pruned"}
+    records = {record.run_key: record for record in read_experiment(store, "race")}
+    whole, cut = (records[spec.key] for spec in specs)
+    assert (whole.status, cut.status) == ("finished", "pruned")
+    assert 0 < cut.metrics["images_seen"] < whole.metrics["images_seen"]
+    assert cut.metrics["train_seconds"] > 0
     assert execute_job(Job(specs[1])).status == "finished"
-    assert len(read_experiment(store, "race")) == 2  # gone on with in its own record
+    records = {record.run_key: record for record in read_experiment(store, "race")}
+    assert len(records) == 2  # gone on with in its own record
+    assert records[specs[1].key].metrics["images_seen"] == whole.metrics["images_seen"]

@@ -26,7 +26,7 @@ from graft.status import say_age
 
 _PLACES = ("paths.root=", "reuse.disk_gb=")
 _OPTIONS = ("--json", "--all", "--older-than=<age>")
-_NAMES = ("backbone", "weights", "boundary", "data", "precision", "view")
+_NAMES = ("backbone", "weights", "boundary", "data", "precision", "view", "computed_by")
 _DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}
 
 #: What is unfinished is a leftover only after this long: another process may just have begun it.

@@ -47,7 +47,7 @@ def record_end(
     from graft.track.results import record_result
 
     inputs.classifier.backbone.entry = 0  # from here on it sees images again
-    alone, really = count_seconds(inputs, fitted, sharing)
+    alone, really = count_seconds(inputs, fitted.train_seconds, fitted.images_seen, fitted.steps, sharing)
     record_result(recorder, spec.config, inputs.images, inputs.split, replace(fitted, train_seconds=alone))
     numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
     numbers["train_flops"] = _count_flops(spec, inputs, fitted)
@@ -57,24 +57,47 @@ def record_end(
     recorder.record({"run_seconds": seconds}, fitted.best_step)
 
 
-def count_seconds(inputs: Inputs, fitted: Fitted, sharing: Sharing | None = None) -> tuple[float, float]:
+def record_cut(recorder: RunWriter, inputs: Inputs, seconds: float, steps: int) -> None:
+    """Record what a run cost that was pruned or diverged: the search for the best trial paid for it, too.
+
+    Args:
+        recorder: Of the run.
+        inputs: What it worked with.
+        seconds: Spent on training, earlier processes included.
+        steps: Optimizer steps done.
+    """
+    from graft.train.fit import count_images
+
+    seen = count_images(inputs.batches, steps)
+    alone, _ = count_seconds(inputs, seconds, seen, steps)
+    recorder.record({"train_seconds": alone, "images_seen": float(seen)}, steps)
+
+
+def count_seconds(
+    inputs: Inputs, seconds: float, seen: int, steps: int, sharing: Sharing | None = None
+) -> tuple[float, float]:
     """Return the seconds that training takes a run alone, and those that it really took.
 
     Alone it sends every image that it sees through its frozen stages; their time is measured where it reads
     activations instead. Really it took its share of what computing those took.
+
+    Args:
+        inputs: What it worked with.
+        seconds: Its training and validation.
+        seen: Training images seen, repeats counted.
+        steps: Optimizer steps done.
+        sharing: What the sweep decided for it.
     """
     shared = inputs.shared
     if shared is None:
-        return fitted.train_seconds, fitted.train_seconds
-    images = fitted.images_seen + _count_validated(inputs, fitted)
-    alone = fitted.train_seconds + images * shared.seconds_per_image
-    return alone, fitted.train_seconds + shared.seconds + (sharing.seconds if sharing else 0.0)
+        return seconds, seconds
+    alone = seconds + (seen + _count_validated(inputs, steps)) * shared.seconds_per_image
+    return alone, seconds + shared.seconds + (sharing.seconds if sharing else 0.0)
 
 
-def _count_validated(inputs: Inputs, fitted: Fitted) -> int:
+def _count_validated(inputs: Inputs, steps: int) -> int:
     """Return the validation images seen while training, repeats counted."""
-    validations = -(-fitted.steps // inputs.budget.steps_per_round)
-    return validations * len(inputs.split.val)
+    return -(-steps // inputs.budget.steps_per_round) * len(inputs.split.val)
 
 
 def _count_flops(spec: RunSpec, inputs: Inputs, fitted: Fitted) -> float:
@@ -94,7 +117,7 @@ def _count_flops(spec: RunSpec, inputs: Inputs, fitted: Fitted) -> float:
     stages = measure_once(folder, "flops", same, lambda: count_flops(backbone, channels, size))
     whole = sum(stages.values())
     trained = sum(value for stage, value in stages.items() if int(stage) > backbone.frozen_depth)
-    images = fitted.images_seen + _count_validated(inputs, fitted)
+    images = fitted.images_seen + _count_validated(inputs, fitted.steps)
     return images * whole + 2 * fitted.images_seen * trained
 
 

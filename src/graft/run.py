@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.conclude import keep_run_weights, record_end
+from graft.conclude import keep_run_weights, record_cut, record_end
 from graft.config.names import PRETRAINED
 from graft.config.schema import Config
-from graft.errors import DivergedError
-from graft.inputs import Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
+from graft.errors import DivergedError, PrunedError
+from graft.inputs import Inputs, Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
 from graft.plan.arms import place_cut
 from graft.plan.groups import Sharing
 from graft.plan.halving import Halving
@@ -21,6 +21,7 @@ from graft.plan.spec import Facts, RunSpec
 
 if TYPE_CHECKING:
     from graft.together import Trained
+    from graft.track.writer import RunWriter
     from graft.train.checkpoint import Checkpoints, State
 
 
@@ -134,18 +135,19 @@ def execute(
             if trained is not None:
                 fitted = trained.replay(recorder)
             else:
-                fitted = choose_fit(config)(
-                    inputs.classifier,
-                    inputs.batches,
-                    config,
-                    inputs.budget,
-                    recorder=recorder,
-                    progress=(lambda step: progress(step, inputs.budget.total_steps)) if progress else None,
-                    checkpoints=checkpoints,
-                    start=start,
-                    stop=stop,
-                    halving=halving,
-                )
+                with _counting_cost(recorder, inputs, start, progress) as tell:
+                    fitted = choose_fit(config)(
+                        inputs.classifier,
+                        inputs.batches,
+                        config,
+                        inputs.budget,
+                        recorder=recorder,
+                        progress=tell,
+                        checkpoints=checkpoints,
+                        start=start,
+                        stop=stop,
+                        halving=halving,
+                    )
             if recorder is not None:
                 if fitted.notes:
                     recorder.note({"graft.notes": "\n".join([*notes, *fitted.notes])})
@@ -153,6 +155,28 @@ def execute(
                 record_end(recorder, spec, inputs, fitted, sharing, seconds, in_group=trained is not None)
                 keep_run_weights(root, spec, inputs)
     return fitted.validation[config.metric]
+
+
+@contextlib.contextmanager
+def _counting_cost(
+    recorder: RunWriter | None, inputs: Inputs, start: State | None, progress: Progress | None
+) -> Iterator[Callable[[int], None]]:
+    """Yield what takes the optimizer steps done; record what a run cost that is cut before its end."""
+    begun, done = time.perf_counter(), 0
+
+    def tell(step: int) -> None:
+        nonlocal done
+        done = step
+        if progress is not None:
+            progress(step, inputs.budget.total_steps)
+
+    try:
+        yield tell
+    except (DivergedError, PrunedError):
+        if recorder is not None:
+            earlier = start.seconds if start else 0.0
+            record_cut(recorder, inputs, earlier + time.perf_counter() - begun, done)
+        raise
 
 
 def _describe_start(checkpoints: Checkpoints, start: State | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from graft.reuse.share import Shared
     from graft.reuse.store import ActivationStore
 
-_NO_ROOM = "the activations do not fit under `reuse.disk_gb`, or cannot be written"
+#: Why activations are not kept that were to be.
+NO_ROOM = "the activations do not fit under `reuse.disk_gb`, or cannot be written"
 
 
 def open_activations(config: Config) -> ActivationStore:
@@ -44,15 +46,16 @@ def make_prefix(
     from graft.reuse.prefix import Prefix
     from graft.reuse.share import name_entries
 
+    device = choose_device(spec.config.trainer)
     return Prefix(
         backbone=backbone,
         depth=depth,
-        name=name_entries(found),
+        name=name_entries(found, device),
         pixels=pixels,
         preprocessing=Preprocessing.from_dict(spec.facts.preprocessing),
         precision=spec.facts.precision,
         batch_size=EXTRACTION_BATCH,
-        device=choose_device(spec.config.trainer),
+        device=device,
         dtype=find_rounding([spec], depth),
     )
 
@@ -121,6 +124,8 @@ def share_rows(
     )
     classifier.train()
     if shared is None:
-        return None, f"plain: {_NO_ROOM}"
+        return None, f"plain: {NO_ROOM}"
     classifier.backbone.entry = depth
+    if sharing is not None:
+        shared = replace(shared, faults=(*sharing.faults, *shared.faults))
     return shared, f"shared: stages 1 to {depth} were computed once"

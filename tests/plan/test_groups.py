@@ -76,6 +76,14 @@ def test_what_is_drawn_counts_by_its_seed(spec_of):
     assert find_prefix(spec_of(views)) != find_prefix(spec_of(views | {"seed": 1}))
 
 
+def test_what_is_drawn_counts_by_the_outputs_that_are_drawn_with_it(spec_of):
+    one = {"loss.name": "binary_cross_entropy"}
+    for drawn in ({"transfer.method": "random_features"}, {"backbone.allow_partial": True}):
+        assert find_prefix(spec_of(drawn)) != find_prefix(spec_of(drawn | one))
+        assert find_prefix(spec_of(drawn)) == find_prefix(spec_of(drawn | {"loss.name": "focal"}))
+    assert find_prefix(spec_of()) == find_prefix(spec_of(one))
+
+
 def test_heads_that_share_features_train_together(spec_of):
     specs = [spec_of({"optim.lr": lr, "seed": seed}) for lr in (0.1, 0.01) for seed in range(3)]
     assert group(*specs) == [specs]
@@ -84,11 +92,11 @@ def test_heads_that_share_features_train_together(spec_of):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"data.labels_per_class": 2},
         {"data.batch_size": 64},
         {"trainer.epochs": 3},
         {"transfer.method": "fine_tune", "transfer.freeze_depth": 4},
         {"head.name": "mlp", "head.dropout": 0.5},
+        {"head.name": "mlp"},
         {"metric": "balanced_accuracy"},
         {"trainer.accumulate": 2},
         {"reuse.enabled": False},
@@ -96,6 +104,28 @@ def test_heads_that_share_features_train_together(spec_of):
 )
 def test_heads_that_take_other_steps_do_not(changes, spec_of):
     assert len(group(spec_of(), spec_of(changes))) == 2
+
+
+def test_label_budgets_train_together_where_they_take_the_same_steps(spec_of):
+    specs = [spec_of({"data.labels_per_class": shots}) for shots in (None, 2, 4)]
+    assert group(*specs) == [specs]
+
+
+def test_only_heads_of_one_size_train_together(spec_of):
+    def mlp(hidden, **more):
+        return spec_of({"head.name": "mlp", "head.hidden": hidden} | more)
+
+    small, slow, large = mlp([8]), mlp([8], **{"optim.lr": 0.1}), mlp([512])
+    assert group(small, large, slow) == [[small, slow], [large]]
+    unread = [spec_of(), spec_of({"head.hidden": [3], "optim.lr": 0.1})]
+    assert group(*unread) == [unread]
+
+
+def test_the_largest_of_its_runs_limits_a_group(spec_of):
+    specs = [spec_of({"data.labels_per_class": shots}) for shots in (2, 4, 8)]
+    budgets = dict.fromkeys((spec.key for spec in specs), (100, 10))
+    heads = dict(zip(budgets, (9, 9, 2), strict=True))
+    assert group_runs(specs, budgets, heads) == [specs[:2], specs[2:]]
 
 
 def test_every_run_is_in_one_group_and_groups_are_bounded(spec_of):

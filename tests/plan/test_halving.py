@@ -80,3 +80,12 @@ def test_arms_and_label_budgets_race_apart_and_the_twin_by_the_same_rule(build_c
         True,
         True,
     ]
+
+
+def test_experiments_race_apart(build_config, tmp_path):
+    base = {"transfer.method": "fine_tune", "backbone.weights": "glyphs"}
+    for experiment, value in (("first", 0.9), ("second", 0.1)):
+        spec = specify(build_config(base | {"tracking.experiment": experiment, "optim.lr": value}), FACTS)
+        [own] = plan_halving([spec], tmp_path, True).values()
+        own.judge(value, 0.0, 0.5)  # and is not cut
+        assert own.find_cut() == ""

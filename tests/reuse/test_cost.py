@@ -26,6 +26,13 @@ def test_what_is_seen_once_is_not_kept():
     assert plan_storage(CHAIN, {5: Demand(4000, 4000)}, 10**9).kept == ()
 
 
+def test_what_is_stored_costs_only_its_reading():
+    plan = plan_storage(CHAIN, {5: Demand(4000, 4000, stored=3000)}, 10**9)
+    assert plan.kept == (5,)
+    assert plan.seconds == pytest.approx(1000 * 15e-3, rel=1e-3)
+    assert plan.disk_bytes == 4000 * 2_000
+
+
 def test_a_deeper_boundary_is_filled_from_the_shallower_one():
     demands = {3: Demand(40_000, 4000), 5: Demand(40_000, 4000)}
     plan = plan_storage(CHAIN, demands, 10**9)

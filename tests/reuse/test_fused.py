@@ -62,7 +62,7 @@ def configure(seed=0, **sections):
 
 
 def prepare(config, scale=1.0):
-    """Return the classifier and the batches of a run: the draw of images depends on its seed alone."""
+    """Return the classifier and the batches of a run: its seed and its label budget draw the images."""
     rng = np.random.default_rng(7)
     labels = np.arange(COUNT) % CLASSES
     seed_everything(config.seed)
@@ -72,8 +72,10 @@ def prepare(config, scale=1.0):
     centres = rng.normal(size=(CLASSES, width))
     values = torch.from_numpy(scale * (centres[labels] + 2 * rng.normal(size=(COUNT, width)))).float()
     order = np.random.default_rng(config.seed).permutation(COUNT)
-    split = Split(*(np.sort(part) for part in np.split(order, [32, 60])), "digest")
-    budget = plan_budget(config.trainer, count_steps_per_pass(32, config.data.batch_size))
+    train, val, test = np.split(order, [32, 60])
+    labelled = CLASSES * (config.data.labels_per_class or COUNT)
+    split = Split(*(np.sort(part) for part in (train[:labelled], val[:labelled], test)), "digest")
+    budget = plan_budget(config.trainer, count_steps_per_pass(len(split.train), config.data.batch_size))
     batches = ImageDataModule(
         pixels=np.zeros((COUNT, 1, SIDE, SIDE), dtype=np.uint8),
         labels=labels,
@@ -109,8 +111,27 @@ def fuse(configs, scale=1.0, stop=None):
     for config in configs:
         classifier, batches, budget = prepare(config, scale)
         notes.append(Notebook())
-        runs.append(HeadRun(config, classifier, batches, config.seed, notes[-1]))
+        draw = COUNT * config.seed + (config.data.labels_per_class or 0)
+        runs.append(HeadRun(config, classifier, batches, draw, notes[-1]))
     return runs, notes, fit_group(runs, budget, stop=stop or StopRequest())
+
+
+def check_as_alone(configs, scale=1.0):
+    """Train together and one by one, and compare all that comes out, to the bit."""
+    runs, notes, together = fuse(configs, scale)
+    for config, run, note, fitted in zip(configs, runs, notes, together, strict=True):
+        classifier, batches, budget = prepare(config, scale)
+        own = Notebook()
+        alone = fit(classifier, batches, config, budget, recorder=own)
+        for name, value in classifier.trainable_state().items():
+            assert torch.equal(value, run.classifier.trainable_state()[name]), (config, name)
+        assert (fitted.best_step, fitted.steps) == (alone.best_step, alone.steps)
+        assert fitted.images_seen == alone.images_seen
+        assert fitted.validation == alone.validation
+        assert fitted.test_metrics == alone.test_metrics
+        assert torch.equal(fitted.test.outputs, alone.test.outputs)
+        assert note.rounds == own.rounds
+    return together
 
 
 @pytest.mark.parametrize(
@@ -123,19 +144,25 @@ def fuse(configs, scale=1.0, stop=None):
 )
 def test_every_head_ends_as_it_would_alone_to_the_bit(scale, patience):
     trainer = {"patience": patience}
-    configs = [configure(seed, **head, trainer=trainer) for head in HEADS for seed in (0, 1)]
-    runs, notes, together = fuse(configs, scale)
-    for config, run, note, fitted in zip(configs, runs, notes, together, strict=True):
-        classifier, batches, budget = prepare(config, scale)
-        own = Notebook()
-        alone = fit(classifier, batches, config, budget, recorder=own)
-        for name, value in classifier.trainable_state().items():
-            assert torch.equal(value, run.classifier.trainable_state()[name]), (config, name)
-        assert (fitted.best_step, fitted.steps) == (alone.best_step, alone.steps)
-        assert fitted.validation == alone.validation
-        assert fitted.test_metrics == alone.test_metrics
-        assert torch.equal(fitted.test.outputs, alone.test.outputs)
-        assert note.rounds == own.rounds
+    check_as_alone([configure(seed, **head, trainer=trainer) for head in HEADS for seed in (0, 1)], scale)
+
+
+def test_heads_of_other_label_budgets_end_as_alone():
+    trainer = {"epochs": 1, "min_steps": 40, "max_validations": 10}
+    check_as_alone(
+        [
+            configure(seed, data={"labels_per_class": shots, "balance": balance}, trainer=trainer)
+            for seed in (0, 1)
+            for shots, balance in ((None, "none"), (1, "none"), (4, "none"), (4, "class_weights"))
+        ]
+    )
+
+
+def test_a_head_that_stopped_early_pays_for_its_own_steps():
+    early = configure(optim={"lr": 0.0}, trainer={"patience": 1})
+    together = fuse([early, configure()])[2]
+    assert (together[0].steps, together[1].steps) == (8, 16)
+    assert together[1].train_seconds == pytest.approx(2 * together[0].train_seconds)
 
 
 def test_a_head_that_diverges_leaves_the_others_alone():

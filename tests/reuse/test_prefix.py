@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from graft.data.preprocessing import Preprocessing
 from graft.data.transforms import normalise
 from graft.errors import RunFailedError
 from graft.model.backbone import build_backbone, build_network
-from graft.reuse.entries import EntryName
+from graft.reuse.entries import EntryName, read_journal
 from graft.reuse.prefix import Prefix, prepare_activations, round_after, round_to
 from graft.reuse.store import ActivationStore
 
@@ -108,6 +111,64 @@ def test_damaged_activations_are_computed_again(tmp_path):
     again = prepare_activations(store, prefix, rows)
     assert again.faults
     assert torch.equal(again.read(rows), right)
+
+
+def test_what_is_computed_when_the_work_is_stopped_is_kept(tmp_path):
+    prefix, store, rows = make("small_cnn", 5), ActivationStore(tmp_path, 1 << 30), np.arange(20)
+
+    def stop(done, total):
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_activations(store, prefix, rows, stop)
+    entry = store.find(prefix.kept_name)
+    assert entry.missing(rows).tolist() == [16, 17, 18, 19]
+    assert torch.equal(entry.read(rows[:8]), plainly(prefix, rows[:8]))
+
+
+def test_what_takes_long_is_committed_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("graft.reuse.prefix._COMMIT_SECONDS", 0.0)
+    entry = prepare_activations(ActivationStore(tmp_path, 1 << 30), make("small_cnn", 5), np.arange(20))
+    assert [spans for _, spans, _ in read_journal(entry.folder)] == [[(0, 8)], [(8, 16)], [(16, 20)]]
+
+
+def test_an_entry_that_alone_stands_in_the_way_is_started_anew(tmp_path):
+    prefix = make("small_cnn", 1)  # 32 KB an image
+    whole = prepare_activations(ActivationStore(tmp_path, 1 << 30), prefix, np.arange(12))
+    room = ActivationStore(tmp_path, 14 * whole.row_bytes)
+    assert len(whole.missing(np.arange(12))) == 0
+    other = prepare_activations(room, prefix, np.arange(8, 20))
+    assert len(other.missing(np.arange(8, 20))) == 0
+    assert len(other.missing(np.arange(8))) == 8
+    assert prepare_activations(room, prefix, np.arange(20)) is None
+    assert len(room.find(prefix.kept_name).missing(np.arange(8, 20))) == 0, (
+        "for nothing is nothing thrown away"
+    )
+
+
+def test_what_is_whole_is_opened_while_another_process_holds_it(tmp_path):
+    prefix, store, rows = make("small_cnn", 5), ActivationStore(tmp_path, 1 << 30), np.arange(8)
+    prepare_activations(store, prefix, rows)
+
+    def look(done, total):
+        raise AssertionError("it waits")
+
+    with hold_elsewhere(store, prefix.kept_name):
+        assert prepare_activations(store, prefix, rows, look) is not None
+
+
+@contextlib.contextmanager
+def hold_elsewhere(store, name):
+    """Let another process hold an entry."""
+    hold = (
+        "import sys, filelock; (lock := filelock.FileLock(sys.argv[1])).acquire(); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(store.root / f"{name.digest}.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        yield
+        other.communicate(b"\n")
 
 
 def test_a_smaller_type_is_a_choice(tmp_path):

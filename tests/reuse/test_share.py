@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from graft.config.load import to_config
+from graft.inputs import gather_inputs
 from graft.plan.spec import specify
-from graft.reuse.entries import list_entries
+from graft.reuse.entries import count_rows, list_entries
 from graft.run import execute, gather_facts
 from graft.track.reader import read_run
 from graft.track.store import open_store
@@ -19,7 +21,7 @@ from graft.track.store import open_store
 FAMILIES = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "efficientnet_b0")
 
 
-def run(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="random_features", **more):
+def describe(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="random_features", **more):
     tree = {
         "data": {"name": "digits", "labels_per_class": 3, "image_size": size, "test_size": 100},
         "backbone": {"name": backbone, "weights": "none"},
@@ -32,8 +34,11 @@ def run(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="ran
     for section, values in more.items():
         tree[section] = tree.get(section, {}) | values if isinstance(values, dict) else values
     config = to_config(tree)
-    spec = specify(config, gather_facts(config))
-    ids = []
+    return specify(config, gather_facts(config))
+
+
+def run(root, **options):
+    spec, ids = describe(root, **options), []
     execute(spec, on_start=ids.append)
     record = read_run(open_store(None, root), ids[0])
     return spec, load_file(root / "checkpoints" / spec.key / "weights.safetensors"), record
@@ -158,6 +163,26 @@ def test_rounded_activations_give_the_same_with_room_for_them_and_without(depth,
     assert any(not torch.equal(value, kept[1][name]) for name, value in exact[1].items())
     assert f"What leaves the frozen stages is rounded to {dtype}" in kept[2].notes["notes"]
     assert f"activations={dtype}" in kept[2].trial
+
+
+def test_views_of_one_run_do_not_drive_each_other_out(tmp_path):
+    """Each by itself would fit; together they do not, and the budget holds."""
+    root = tmp_path / "tight" / "cache" / "activations"
+
+    def gather(folder, disk_gb):
+        options = {"depth": 1, "augment": {"name": "flip_crop", "views": 3}, "reuse": {"disk_gb": disk_gb}}
+        return gather_inputs(describe(folder, **options)).about["path"]
+
+    assert gather(tmp_path, 1.0).startswith("shared: ")
+    whole = list_entries(tmp_path / "cache" / "activations")
+    rows = [count_rows(tmp_path / "cache" / "activations" / entry.digest) for entry in whole]
+    content = sum(rows) * 4 * math.prod(whole[0].about["shape"])
+    assert "plain: the activations do not fit" in gather(tmp_path / "tight", (content - 1) / 1e9)
+    assert list_entries(root) == [], "nothing is computed for nothing"
+    assert "plain: the activations do not fit" in gather(tmp_path / "tight", (content + 1) / 1e9)
+    kept = list_entries(root)  # what describes them takes room, too
+    assert sum(entry.disk_bytes for entry in kept) <= content + 1
+    assert sum(entry.filled for entry in kept) == len(whole) - 1
 
 
 def test_a_cache_that_cannot_be_written_takes_the_plain_path_and_says_so(tmp_path):

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graft.reuse import store as room
 from graft.reuse.entries import EntryName, list_entries
 from graft.reuse.store import ActivationStore
 
@@ -35,8 +36,6 @@ def values_of(rows, dtype=torch.float32):
 
 def reopen(entry):
     """Open an entry as another process would: with nothing verified."""
-    import graft.reuse.store as room
-
     room._verified.clear()
     entry.refresh()
     return entry
@@ -83,6 +82,23 @@ def test_a_damaged_row_is_missing_again_and_named(tmp_path):
     assert entry.faults == [f"10 activations in {entry.folder}"]
 
 
+def test_a_damaged_part_is_found_but_once_even_if_it_comes_out_otherwise(tmp_path):
+    store, rows = make(tmp_path), np.arange(10)
+    entry = store.open(NAME, COUNT, SHAPE, torch.float32)
+    entry.write(rows, values_of(rows))
+    entry.write(rows + 20, values_of(rows + 20))
+    with (entry.folder / "rows.bin").open("r+b") as file:
+        file.write(b"\xff")
+    room._verified.clear()
+    found = store.open(NAME, COUNT, SHAPE, torch.float32)
+    assert found.faults == [f"10 activations in {entry.folder}"]
+    found.write(rows, values_of(rows) * (1 + 1e-6))
+    room._verified.clear()
+    again = store.open(NAME, COUNT, SHAPE, torch.float32)
+    assert again.faults == []
+    assert again.is_whole(np.concatenate([rows, rows + 20]))
+
+
 @pytest.mark.parametrize("cut", [1, 5, 20, 60])
 def test_a_line_that_was_not_finished_says_nothing(cut, tmp_path):
     entry = make(tmp_path).open(NAME, COUNT, SHAPE, torch.float32)
@@ -113,6 +129,8 @@ def test_a_foreign_file_in_an_entry_throws_it_away(tmp_path):
     (store.root / NAME.digest / "holiday.jpg").write_bytes(b"?")
     entry = store.open(NAME, COUNT, SHAPE, torch.float32)
     assert sorted(path.name for path in entry.folder.iterdir()) == ["about.json", "rows.bin"]
+    assert entry.faults == [f"{entry.folder}, which held something else and was thrown away"]
+    assert store.open(NAME, COUNT, SHAPE, torch.float32).faults == []
 
 
 def test_the_least_recently_used_make_room(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ def test_a_group_whose_process_fell_trains_run_by_run(pool: Pool, specs) -> None
     assert take(pool, 0) == (specs[2], ())
 
 
+def test_a_group_that_raised_is_not_tried_again(pool: Pool, specs) -> None:
+    pool.run_timeout = 10.0
+    take(pool, 0)
+    worker = pool._workers[0]
+    worker.since = time.monotonic() - 25
+    pool._take(worker, ("trained", []))
+    assert worker.members == 1
+    assert not pool._is_overdue(worker)  # its own time begins now
+    assert take(pool, 1) == (specs[1], (specs[3],))  # the other group is as it was
+    assert [take(pool, 1) for _ in range(3)] == [(specs[2], ()), (specs[3], ()), (specs[4], ())]
+
+
 def test_a_group_whose_worker_is_gone_after_training_trains_again(pool: Pool, specs) -> None:
     take(pool, 0)
     train(pool, 0)
@@ -111,8 +124,6 @@ def test_a_group_has_the_time_of_all_its_runs(pool: Pool) -> None:
     worker = pool._workers[0]
     worker.attempt, worker.since, worker.members = pool._waiting[0], -1e9, 3
     assert pool._is_overdue(worker)
-    import time
-
     worker.since = time.monotonic() - 20
     assert not pool._is_overdue(worker)
     worker.members = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,17 @@ from dataclasses import replace
 import pytest
 
 from graft.errors import RunInterrupted
+from graft.inputs import open_view
 from graft.plan.spec import specify
 from graft.reuse import speeds
 from graft.reuse.entries import ITEM_BYTES, count_rows, list_entries
 from graft.run import gather_facts
-from graft.sharing import open_activations
+from graft.sharing import NO_ROOM, open_activations
 from graft.sweep.reuse import compute_shared, plan_reuse
 from graft.sweep.stopping import listening
+from graft.sweep.worker import Job, execute_job
+
+PROBE = {"transfer__method": "linear_probe", "transfer__freeze_depth": 5}
 
 
 @pytest.fixture
@@ -76,6 +81,81 @@ def test_a_rounded_boundary_serves_only_the_runs_that_end_there(specs_of):
     assert boundaries == {depth: depth if depth == kept else 0 for depth in (1, 2)}
 
 
+def _empty(specs):
+    """Take away what other tests have stored, and return the store."""
+    store = open_activations(specs[0].config)
+    shutil.rmtree(store.root, ignore_errors=True)
+    return store
+
+
+def test_damaged_activations_are_computed_again_and_said_once(specs_of, monkeypatch):
+    specs = specs_of(transfer__freeze_depth=2)
+    store = _empty(specs)
+    plan = compute_shared(plan_reuse(specs, workers=1))
+    assert plan.news == ()
+    entry = store.find(plan.networks[0].prefix.name(2))
+    place = plan.networks[0].images[2][0] * entry.row_bytes
+    with (entry.folder / "rows.bin").open("r+b") as file:
+        file.seek(place)
+        file.write(b"\xff" * 8)
+    monkeypatch.setattr("graft.reuse.store._verified", set())
+    again = compute_shared(plan_reuse(specs, workers=1))
+    fault = f"{len(plan.networks[0].images[2])} activations in {entry.folder}"
+    assert again.news == (f"Reuse: damaged, and computed again: {fault}.",)
+    assert {sharing.faults for sharing in again.sharing.values()} == {(fault,)}
+    assert compute_shared(plan_reuse(specs, workers=1)).news == ()
+
+
+def test_what_finds_no_room_is_taken_back_and_the_runs_say_why(specs_of):
+    specs = specs_of(transfer__freeze_depth=2)
+    store = _empty(specs)
+    plan = plan_reuse(specs, workers=1)
+    assert "computed once for 3 runs" in plan.describe()[0]
+    store.root.parent.mkdir(parents=True, exist_ok=True)
+    store.root.write_text("a file where the folder should be")
+    try:
+        done = compute_shared(plan)
+    finally:
+        store.root.unlink()
+    (line,) = done.news
+    assert "after stage 2: nothing is kept after all: the activations do not fit" in line
+    assert {(one.boundary, one.reason) for one in done.sharing.values()} == {(0, NO_ROOM)}
+
+
+def test_a_ridge_head_reads_each_image_once(specs_of):
+    (network,) = plan_reuse(specs_of(**PROBE, head__name="ridge"), workers=1).networks
+    split = open_view(network.specs[0]).split
+    once = len(split.train) + len(split.val) + len(split.test)
+    neighbours = len(split.train) + len(split.test)
+    stages = len(network.prefix.backbone.plan.boundaries)  # of one second each
+    assert network.storage.plain_seconds == stages * (3 * once + neighbours)
+
+
+def test_what_is_stored_already_is_not_charged_again(specs_of):
+    specs = specs_of(transfer__freeze_depth=2)
+    _empty(specs)
+    before = plan_reuse(specs, workers=1)
+    images = len(before.networks[0].images[2])
+    assert before.networks[0].storage.seconds == pytest.approx(2.0 * images, rel=0.01)
+    after = plan_reuse(specs, workers=1) if compute_shared(before) else None
+    assert after.networks[0].storage.seconds < 0.01 * images
+    assert after.networks[0].storage.disk_bytes == before.networks[0].storage.disk_bytes
+
+
+def test_a_run_alone_keeps_only_what_pays(specs_of, monkeypatch):
+    once = {"trainer__epochs": 1, "trainer__min_steps": 1, "data__test_size": 500}
+    (spec, *_) = specs_of(transfer__freeze_depth=1, **once)
+    store = _empty([spec])
+    ends = []
+    monkeypatch.setattr("graft.run.execute", lambda spec, **how: ends.append(how["sharing"]) or 0.5)
+    assert execute_job(Job(spec)).status == "finished"
+    assert ends[0].boundary == 0
+    (often, *_) = specs_of(transfer__freeze_depth=1, trainer__min_steps=2000)
+    assert execute_job(Job(often)).status == "finished"
+    assert ends[1].boundary == 1
+    assert not store.root.exists(), "nothing is computed before the run"
+
+
 @pytest.fixture
 def _hears_ctrl_c():
     """Whoever is started in the background of a shell ignores Ctrl-C."""
@@ -90,7 +170,8 @@ def test_ctrl_c_ends_the_waiting_for_what_another_process_computes(specs_of):
     plan = plan_reuse(specs_of(transfer__freeze_depth=2), workers=1)
     (network,) = plan.networks
     root = open_activations(network.specs[0].config).root
-    root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(root, ignore_errors=True)  # what is there already is read without waiting
+    root.mkdir(parents=True)
     lock = root / f"{network.prefix.name(2).digest}.lock"
     hold = (
         "import sys, filelock; (lock := filelock.FileLock(sys.argv[1])).acquire(); print(flush=True); input()"

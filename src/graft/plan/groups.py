@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graft.config.names import PRETRAINED, STAGES
+from graft.config.schema import Config
 from graft.plan.arms import effective_augment, effective_backbone
 from graft.plan.obstacles import effective_rounding
 from graft.plan.obstacles import find_obstacle as find_obstacle
@@ -57,11 +58,13 @@ class Sharing:
         boundary: The stage after which stored activations are read, 0 for the images themselves.
         seconds: The run's share of the time that was spent on computing them.
         reason: Why it reads the images, where it could share and does not.
+        faults: Damaged activations that the sweep computed again.
     """
 
     boundary: int
     seconds: float = 0.0
     reason: str = ""
+    faults: tuple[str, ...] = ()
 
 
 def find_prefix(spec: RunSpec) -> SharedPrefix | None:
@@ -71,7 +74,7 @@ def find_prefix(spec: RunSpec) -> SharedPrefix | None:
         return None
     options = effective_backbone(config)
     drawn = config.transfer.method not in PRETRAINED or config.backbone.allow_partial
-    weights = (facts.weights_sha256 or "random") + (f"+seed={config.seed}" if drawn else "")
+    weights = (facts.weights_sha256 or "random") + (_describe_draw(config) if drawn else "")
     augment, until = effective_augment(config.augment), config.transfer.freeze_until
     return SharedPrefix(
         data=facts.data_digest,
@@ -86,6 +89,12 @@ def find_prefix(spec: RunSpec) -> SharedPrefix | None:
     )
 
 
+def _describe_draw(config: Config) -> str:
+    """Name what random stages are drawn from: some networks draw their own classifier before them."""
+    one = config.loss.name == "binary_cross_entropy"
+    return f"+seed={config.seed}" + ("+one_output" if one else "")
+
+
 def group_runs(
     specs: Sequence[RunSpec],
     budgets: Mapping[str, tuple[int, int]],
@@ -94,8 +103,9 @@ def group_runs(
 ) -> list[list[RunSpec]]:
     """Put runs together whose heads can train in one pass, each group where its first run stands.
 
-    Such runs freeze the whole backbone and share its features; their heads draw nothing while they train, and
-    take as many steps with as many validations. Rates, decays, seeds, losses and labelled images may differ.
+    Such runs freeze the whole backbone and share its features; their heads are of one size, draw nothing
+    while they train, and take as many steps with as many validations. Rates, decays, seeds, losses, label
+    budgets and folds may differ.
 
     Args:
         specs: Runs, in the order in which they are to run.
@@ -109,7 +119,8 @@ def group_runs(
     groups = []
     for members in together.values():
         key = members[0].key
-        most = max(1, min(LARGEST_GROUP, heads[key], _MOST_HEAD_STEPS // max(1, budgets[key][0])))
+        fitting = min(heads[spec.key] for spec in members)  # the more images a run scores, the fewer
+        most = max(1, min(LARGEST_GROUP, fitting, _MOST_HEAD_STEPS // max(1, budgets[key][0])))
         parts = max(-(-len(members) // most), min(workers, len(members)))
         size = -(-len(members) // parts)
         groups += [members[start : start + size] for start in range(0, len(members), size)]
@@ -126,8 +137,9 @@ def _name_of_group(spec: RunSpec, budget: tuple[int, int]) -> str:
         return ""
     if config.transfer.freeze_depth != STAGES:
         return ""
-    shared: list[Any] = [vars(prefix), spec.condition, spec.labels, spec.folds, config.data.batch_size]
+    shared: list[Any] = [vars(prefix), spec.condition, spec.folds, config.data.batch_size]
     shared += [budget, config.tracking.experiment, config.head.name]
+    shared += config.head.hidden if config.head.name == "mlp" else []  # heads of one size cost the same
     return hashlib.sha256(_canonical(shared).encode()).hexdigest()
 
 

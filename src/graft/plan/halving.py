@@ -1,9 +1,10 @@
 """Asynchronous successive halving: which trials of an arm go on, and which are cut early.
 
 The first replicate of every trial decides. At a ninth and at a third of its training it is held against the
-other trials of its arm and label budget that have come as far; unless it is among the best third of them, it
-is cut there, and the trial's other replicates are not started. Nobody waits for anybody, so which trials are
-cut depends on the order in which they come; the best one that has come is never cut.
+other trials of its arm, label budget and experiment that have come as far in the race; unless it is among
+the best third of them, it is cut there, and the trial's other replicates are not started. Nobody waits for
+anybody, so which trials are cut depends on the order in which they come; the best one that has come is never
+cut.
 
 Source: Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning; the stopping variant.
 """
@@ -108,7 +109,7 @@ def plan_halving(specs: Sequence[RunSpec], root: Path, higher_is_better: bool) -
     first = min((spec.replicate for spec in specs), default=None)
     races = {}
     for spec in specs:
-        same = json.dumps([spec.condition, spec.labels, spec.arm.text])
+        same = json.dumps([spec.config.tracking.experiment, spec.condition, spec.labels, spec.arm.text])
         folder = root / "halving" / hashlib.sha256(same.encode()).hexdigest()[:20]
         trial = hashlib.sha256(spec.trial.encode()).hexdigest()[:20]
         races[spec.key] = Halving(folder, trial, spec.replicate == first, higher_is_better)

@@ -44,10 +44,13 @@ class Demand:
     Attributes:
         passes: Images that they see in all, repeats over epochs and runs counted.
         images: Different images among them.
+        stored: Images whose activations after this boundary are there already, of those that its runs and
+            deeper ones ask for.
     """
 
     passes: int
     images: int
+    stored: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ def count_seconds(chain: Chain, demands: Mapping[int, Demand], kept: Sequence[in
     is_held = _count_bytes(chain, demands, kept) <= chain.held_bytes
     speed = chain.held_bytes_per_second if is_held else chain.bytes_per_second
     total = 0.0
-    for boundary in kept:  # each is filled once, from the deepest one before it, and safe on the disk
-        images = _images_at(demands, boundary)
+    for boundary in kept:  # what is missing is computed once, from the deepest one before it, and written
+        images = max(0, _images_at(demands, boundary) - demands[boundary].stored)
         source = max((other for other in kept if other < boundary and chain.exact), default=0)
         written = _move(chain, boundary, chain.bytes_per_second)
         total += images * (_move(chain, source, speed) + _compute(chain, source, boundary) + written)

@@ -39,6 +39,7 @@ class EntryName:
         precision: Arithmetic of the frozen stages.
         view: Which augmented version of the images, None for the images themselves.
         dtype: What the activations are rounded to, None for nothing: they are kept as they were computed.
+        computed_by: Kind of device and version of torch, which the last digits depend on; None: not known.
     """
 
     data: str
@@ -49,13 +50,15 @@ class EntryName:
     precision: str
     view: str | None = None
     dtype: str | None = None
+    computed_by: str | None = None
 
     @property
     def digest(self) -> str:
         """A short name of all this, hex."""
         facts = asdict(self)
-        if self.dtype is None:  # exact activations are named as they always were
-            del facts["dtype"]
+        for name in ("dtype", "computed_by"):  # without them activations are named as they always were
+            if facts[name] is None:
+                del facts[name]
         text = json.dumps([STORE_VERSION, facts], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

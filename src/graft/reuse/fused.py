@@ -189,7 +189,7 @@ def fit_group(
 
     Returns:
         What came out of each run, or why it diverged, in their order. ``train_seconds`` is a run's share
-        of the time of the whole group.
+        of the time of the whole group, in proportion to the steps that it took.
 
     Raises:
         RunInterrupted: It was asked to stop.
@@ -216,9 +216,9 @@ def fit_group(
     with without_advice(), stop.waiting():
         started = time.perf_counter()
         trainer.fit(fused, train_dataloaders=_load_training(fused), val_dataloaders=_load(fused, "val"))
-        seconds = (time.perf_counter() - started) / len(runs)
+        seconds_per_step = (time.perf_counter() - started) / sum(side.steps for side in sides)
         trainer.test(fused, dataloaders=_load(fused, "test"), verbose=False)
-    return [side.failure or _describe(side, seconds) for side in sides]
+    return [side.failure or _describe(side, side.steps * seconds_per_step) for side in sides]
 
 
 def _describe(side: _Side, seconds: float) -> Fitted:

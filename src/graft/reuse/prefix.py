@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +23,9 @@ from graft.reuse.store import ActivationStore, Entry
 #: Told (done, total).
 Progress = Callable[[int, int], None]
 
-#: Bytes of activations that are committed together.
+#: Bytes of activations that are committed together, and seconds that a killed process may lose.
 _COMMIT_BYTES = 64 << 20
+_COMMIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class Prefix:
     device: torch.device
     dtype: torch.dtype | None = None
     augment: Callable[[Tensor, Int64Array], Tensor] | None = None
+
+    @property
+    def kept_name(self) -> EntryName:
+        """The name of what is stored: rounded activations are others than exact ones."""
+        name = self.name(self.depth)
+        return replace(name, dtype=str(self.dtype).removeprefix("torch.")) if self.dtype else name
 
     @torch.no_grad()
     def compute(self, rows: Int64Array, source: Entry | None = None, start: int = 0) -> Tensor:
@@ -102,7 +111,11 @@ class Prefix:
 
 
 def prepare_activations(
-    store: ActivationStore, prefix: Prefix, rows: Int64Array, progress: Progress | None = None
+    store: ActivationStore,
+    prefix: Prefix,
+    rows: Int64Array,
+    progress: Progress | None = None,
+    keep: Sequence[str] = (),
 ) -> Entry | None:
     """Return an entry that holds the activations of ``rows``, computing those that are missing.
 
@@ -114,7 +127,8 @@ def prepare_activations(
         prefix: What computes them.
         rows: Images, ``(n,)``.
         progress: Told how many of the missing ones are done, and again and again that none is while another
-            process computes them; what it raises ends the work.
+            process computes them; what it raises ends the work, and what is computed by then is kept.
+        keep: Digests of entries that make no room for this one.
 
     Returns:
         The entry, or None where they do not fit into the budget or onto the disk, or cannot be written: the
@@ -126,32 +140,35 @@ def prepare_activations(
         )
     prefix.backbone.eval().to(prefix.device)
     example = prefix.compute_one(rows)
-    name, dtype = _name_kept(prefix), prefix.dtype or example.dtype
+    name = prefix.kept_name
+    same = (len(prefix.pixels), tuple(example.shape[1:]), prefix.dtype or example.dtype)
 
     def look() -> None:
         if progress is not None:
             progress(0, len(rows))
 
     try:
+        # Looked at, and hashed, before it is held: processes that start together do so side by side.
+        whole = store.find(name)
+        if whole is not None and (whole.count, whole.shape, whole.dtype) == same and whole.is_whole(rows):
+            with contextlib.suppress(OSError):  # thrown away by another process: what is mapped lives on
+                os.utime(whole.folder)
+            return whole
         with store.locked(name, look):
-            entry = store.open(name, len(prefix.pixels), tuple(example.shape[1:]), dtype)
-            missing = entry.missing(rows)
-            if len(missing) == 0:
+            entry = store.open(name, *same)
+            if len(entry.missing(rows)) == 0:
                 return entry
-            source, start = _find_source(store, prefix, missing)
-            keep = [name.digest] + ([prefix.name(start).digest] if source else [])
-            if not store.make_room(len(missing) * entry.row_bytes, keep):
+            work = _plan_work(store, prefix, entry, rows, keep)
+            if work is None:  # what it holds for other runs may be all that stands in the way
+                anew = store.start_anew(name, entry, len(np.unique(rows)) * entry.row_bytes)
+                if anew is not None:
+                    entry, work = anew, _plan_work(store, prefix, anew, rows, keep)
+            if work is None:
                 return None
-            _fill(entry, prefix, missing, source, start, progress)
+            _fill(entry, prefix, work, progress)
     except OSError:
         return None
     return entry
-
-
-def _name_kept(prefix: Prefix) -> EntryName:
-    """Return the name of what is stored: rounded activations are others than exact ones."""
-    name = prefix.name(prefix.depth)
-    return replace(name, dtype=str(prefix.dtype).removeprefix("torch.")) if prefix.dtype else name
 
 
 def round_after(backbone: Backbone, depth: int, dtype: torch.dtype) -> None:
@@ -191,24 +208,50 @@ def _find_source(store: ActivationStore, prefix: Prefix, rows: Int64Array) -> tu
     return None, 0
 
 
-def _fill(
-    entry: Entry,
-    prefix: Prefix,
-    missing: Int64Array,
-    source: Entry | None,
-    start: int,
-    progress: Progress | None,
-) -> None:
-    """Compute and commit the missing rows, a stretch at a time."""
-    parts: list[Tensor] = []
-    first = held = 0
-    for begin in range(0, len(missing), prefix.batch_size):
-        batch = missing[begin : begin + prefix.batch_size]
-        parts.append(round_to(prefix.compute(batch, source, start), entry.dtype).cpu())
-        held += len(batch)
-        done = begin + len(batch)
-        if held * entry.row_bytes >= _COMMIT_BYTES or done == len(missing):
-            entry.write(missing[first:done], torch.cat(parts))
-            parts, first, held = [], done, 0
-        if progress is not None:
-            progress(done, len(missing))
+@dataclass(frozen=True)
+class _Work:
+    """The missing rows ``(n,)``, and from what they are computed: after stage ``start``, or the images."""
+
+    missing: Int64Array
+    source: Entry | None
+    start: int
+
+
+def _plan_work(
+    store: ActivationStore, prefix: Prefix, entry: Entry, rows: Int64Array, keep: Sequence[str]
+) -> _Work | None:
+    """Make room for the missing rows and return what is to be computed, None where there is no room."""
+    missing = entry.missing(rows)
+    source, start = _find_source(store, prefix, missing)
+    keep = [*keep, prefix.kept_name.digest] + ([prefix.name(start).digest] if source else [])
+    has_room = store.make_room(len(missing) * entry.row_bytes, keep)
+    return _Work(missing, source, start) if has_room else None
+
+
+def _fill(entry: Entry, prefix: Prefix, work: _Work, progress: Progress | None) -> None:
+    """Compute and commit the missing rows, a stretch at a time; what is computed outlives an interruption."""
+    total, first, last_commit = len(work.missing), 0, time.monotonic()
+    waiting: list[Tensor] = []
+
+    def commit() -> None:
+        nonlocal first, last_commit, waiting
+        ready, waiting = waiting, []  # what cannot be written is not tried again
+        if ready:
+            values = torch.cat(ready)
+            entry.write(work.missing[first : first + len(values)], values)
+            first, last_commit = first + len(values), time.monotonic()
+
+    try:
+        for begin in range(0, total, prefix.batch_size):
+            batch = work.missing[begin : begin + prefix.batch_size]
+            waiting.append(round_to(prefix.compute(batch, work.source, work.start), entry.dtype).cpu())
+            done = begin + len(batch)
+            is_much = (done - first) * entry.row_bytes >= _COMMIT_BYTES
+            if is_much or time.monotonic() - last_commit >= _COMMIT_SECONDS or done == total:
+                commit()
+            if progress is not None:
+                progress(done, total)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            commit()
+        raise

@@ -59,11 +59,14 @@ class Shared:
     faults: tuple[str, ...]
 
 
-def name_entries(shared: SharedPrefix, view: int | None = None) -> Callable[[int], EntryName]:
+def name_entries(
+    shared: SharedPrefix, device: torch.device, view: int | None = None
+) -> Callable[[int], EntryName]:
     """Return what names the activations after a stage.
 
     Args:
         shared: What they depend on.
+        device: What computes them.
         view: Which version of the training images, None for the images as they are.
     """
 
@@ -76,6 +79,7 @@ def name_entries(shared: SharedPrefix, view: int | None = None) -> Callable[[int
             boundary=f"until {shared.moved_to}" if depth == shared.moved else str(depth),
             precision=shared.precision,
             view=None if view is None else f"{shared.views}:{view}",
+            computed_by=f"{device.type}, torch {torch.__version__}",
         )
 
     return name
@@ -110,30 +114,33 @@ def share_activations(
         None where they cannot be kept; the plain path then serves.
     """
     started = time.perf_counter()
-    seconds_per_image = _measure(prefix, name_entries(shared)(prefix.depth).digest, evaluated)
+    seconds_per_image = _measure(prefix, name_entries(shared, prefix.device)(prefix.depth).digest, evaluated)
     augment = build_augmentation(augmentation)
-    plain = prepare_activations(
-        store,
-        replace(prefix, name=name_entries(shared)),
-        evaluated if views else np.concatenate([train, evaluated]),
-        progress,
-    )
-    entries = [plain]
+    plain = replace(prefix, name=name_entries(shared, prefix.device))
+    wanted = [(plain, evaluated if views else np.concatenate([train, evaluated]))]
     for view in range(views):
 
         def see(images: Tensor, rows: Int64Array, view: int = view) -> Tensor:
             return augment_views(augment, images, rows.tolist(), view, seed)
 
-        seen = replace(prefix, name=name_entries(shared, view), augment=see)
-        entries.append(prepare_activations(store, seen, train, progress))
-    found = [entry for entry in entries if entry is not None]
-    if len(found) < len(entries):
-        return None
-    native = prefix.compute_one(evaluated).dtype
-    rows: list[Rows] = [StoredRows(entry, native) for entry in found]
+        seen = replace(prefix, name=name_entries(shared, prefix.device, view), augment=see)
+        wanted.append((seen, train))
+    example = prefix.compute_one(evaluated)
+    row_bytes = example.numel() * (prefix.dtype or example.dtype).itemsize
+    if sum(len(np.unique(rows)) for _, rows in wanted) * row_bytes > store.disk_bytes:
+        return None  # before anything is computed
+    keep = [part.kept_name.digest for part, _ in wanted]
+    found = []
+    for part, rows in wanted:
+        entry = prepare_activations(store, part, rows, progress, keep)
+        if entry is None:
+            return None
+        found.append(entry)
+    stored: list[Rows] = [StoredRows(entry, example.dtype) for entry in found]
     faults = tuple(fault for entry in found for fault in entry.faults)
     seconds = time.perf_counter() - started
-    return Shared(prefix.depth, Activations(rows[0], rows[1:]), seconds, seconds_per_image, faults)
+    activations = Activations(stored[0], stored[1:])
+    return Shared(prefix.depth, activations, seconds, seconds_per_image, faults)
 
 
 def _measure(prefix: Prefix, name: str, rows: Int64Array) -> float:

@@ -27,7 +27,16 @@ from filelock import Timeout
 from torch import Tensor
 
 from graft.data.image_set import Int64Array
-from graft.reuse.entries import FILES, EntryName, evict, hold_entry, read_about, read_journal
+from graft.reuse.entries import (
+    FILES,
+    EntryName,
+    evict,
+    hold_entry,
+    list_entries,
+    read_about,
+    read_journal,
+    remove_entry,
+)
 
 #: How activations lie on disk; numpy knows no bfloat16.
 _ON_DISK: Mapping[torch.dtype, type[np.generic]] = {
@@ -66,6 +75,7 @@ class Entry:
     faults: list[str] = field(default_factory=list)
     _there: npt.NDArray[np.bool_] = field(init=False)
     _rows: Any = field(init=False)
+    _wrong: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         size = self.count * self.row_bytes
@@ -86,6 +96,7 @@ class Entry:
     def refresh(self) -> None:
         """Look at what is there now; rows whose hash is wrong are not."""
         self._there = np.zeros(self.count, dtype=np.bool_)
+        self._wrong = set()
         inode = (self.folder / "rows.bin").stat().st_ino
         for line, spans, expected in read_journal(self.folder):
             if not all(0 <= first <= end <= self.count for first, end in spans):
@@ -93,15 +104,30 @@ class Entry:
             rows = _expand(spans)
             if (inode, line) not in _verified and self._hash(rows) != expected:
                 self._there[rows] = False
+                self._wrong.add(line)
                 self.faults.append(f"{len(rows)} activations in {self.folder}")
                 continue
             _verified.add((inode, line))
             self._there[rows] = True
 
+    def disown_damaged(self) -> None:
+        """Take from the journal what it says of damaged rows, so that they are found damaged but once.
+
+        For whoever holds the entry. What is computed again may differ in its last digits from what was there.
+        """
+        if self._wrong:
+            sound = [line for line, _, _ in read_journal(self.folder) if line not in self._wrong]
+            _write(self.folder / "journal.jsonl", "".join(f"{line}\n" for line in sound))
+            self._wrong = set()
+
     def missing(self, rows: Int64Array) -> Int64Array:
         """Return which of ``rows`` are not there yet, ascending."""
         wanted = np.unique(rows)
         return np.asarray(wanted[~self._there[wanted]], dtype=np.int64)
+
+    def is_whole(self, rows: Int64Array) -> bool:
+        """Whether all of ``rows`` are there, and nothing is damaged."""
+        return not self.faults and len(self.missing(rows)) == 0
 
     def write(self, rows: Int64Array, values: Tensor) -> None:
         """Store activations ``(n, *shape)`` of ``rows`` ``(n,)``, ascending; seen once all is on disk.
@@ -161,13 +187,40 @@ class ActivationStore:
         about["name"] = asdict(name)
         with self.locked(name):
             folder.mkdir(exist_ok=True)
-            if any(path.name not in FILES for path in folder.iterdir()) or not _fits(folder, about):
+            foreign = any(path.name not in FILES for path in folder.iterdir()) or not _fits(folder, about)
+            if foreign:
                 shutil.rmtree(folder)
                 folder.mkdir()
             if not (folder / "about.json").exists():
-                _write_json(folder / "about.json", about)
+                _write(folder / "about.json", json.dumps(about))
             os.utime(folder)
-            return Entry(folder, count, tuple(shape), dtype)
+            entry = Entry(folder, count, tuple(shape), dtype)
+            entry.disown_damaged()
+            if foreign:
+                entry.faults.append(f"{folder}, which held something else and was thrown away")
+            return entry
+
+    def start_anew(self, name: EntryName, entry: Entry, needed: int) -> Entry | None:
+        """Empty an entry that alone stands in the way of ``needed`` bytes; None where others do, too.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        sizes = {one.digest: one.disk_bytes for one in list_entries(self.root)}
+        own = sizes.pop(name.digest, 0)
+        if own == 0 or sum(sizes.values()) + needed > self.disk_bytes:
+            return None
+        if needed > shutil.disk_usage(self.root).free + own or not remove_entry(self.root, name.digest):
+            return None
+        fresh = self.open(name, entry.count, entry.shape, entry.dtype)
+        fresh.faults.extend(entry.faults)
+        return fresh
+
+    def count_stored(self, name: EntryName, rows: Int64Array) -> int:
+        """Return how many of ``rows`` ``(n,)``, each there once, an entry speaks of; no hash is looked at."""
+        folder = self.root / name.digest
+        spans = [span for _, spans, _ in read_journal(folder) for span in spans] if read_about(folder) else []
+        return int(np.isin(rows, _expand(spans)).sum())
 
     def find(self, name: EntryName) -> Entry | None:
         """Open an entry only where there is one."""
@@ -250,7 +303,7 @@ def _fits(folder: Path, about: Mapping[str, Any]) -> bool:
     return not (folder / "about.json").exists() or read_about(folder) == json.loads(json.dumps(about))
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write(path: Path, text: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value))
+    beside.write_text(text)
     beside.replace(path)

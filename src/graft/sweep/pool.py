@@ -217,10 +217,19 @@ class Pool:
             worker.since = time.monotonic()
         elif news[0] == "trained":
             worker.holds = frozenset(news[1])
+            if not worker.holds:
+                self._dissolve(worker)
         elif news[0] == "waiting":  # for a run that another sweep executes
             worker.since = None
         elif news[0] == "progress":
             worker.fraction = news[1] / news[2]
+
+    def _dissolve(self, worker: _Worker) -> None:
+        """Let the runs of a group that could not train together train one by one, from this one on."""
+        group = self._find_group(worker.attempt) if worker.attempt else None
+        if group is not None:
+            self._broken.add(group)
+        worker.members, worker.since = 1, time.monotonic()
 
     def _bury(self, worker: _Worker) -> Outcome | None:
         """Take leave of a process that ended; its place is free."""

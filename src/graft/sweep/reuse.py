@@ -19,6 +19,7 @@ from graft.plan.spec import RunSpec
 
 if TYPE_CHECKING:
     from graft.data.image_set import Int64Array
+    from graft.data.splits import Split
     from graft.inputs import Progress, View
     from graft.reuse.cost import StoragePlan
     from graft.reuse.prefix import Prefix
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 #: Weights of a head are there as such, as gradient, as two moments, as the best ones and as drawn ones.
 _COPIES = 6
 
-_NOT_WORTH = "reading its activations would take longer than computing them, or they exceed `reuse.disk_gb`"
+_NOT_WORTH = "keeping its activations would save no time, or they exceed `reuse.disk_gb`"
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ class ReusePlan:
         networks: Frozen networks whose activations are shared.
         sharing: What was decided for each run, by its key.
         group_of: Number of the group whose heads train in one pass, by run key; none for a run alone.
+        news: What came otherwise than it was planned, in sentences.
     """
 
     networks: tuple[Network, ...] = ()
     sharing: Mapping[str, Sharing] = field(default_factory=dict)
     group_of: Mapping[str, int] = field(default_factory=dict)
+    news: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
         """Say what was decided and what is expected of it."""
@@ -115,40 +118,81 @@ def plan_reuse(specs: Sequence[RunSpec], workers: int, *, fuse: bool = True) -> 
     return ReusePlan(tuple(networks), sharing, numbered)
 
 
+def plan_alone(spec: RunSpec) -> Sharing | None:
+    """Decide what a run shares that no sweep has planned; None: nobody has to decide.
+
+    Raises:
+        GraftError: When images or weights are not there.
+    """
+    return plan_reuse([spec], 1, fuse=False).sharing.get(spec.key)
+
+
 def compute_shared(plan: ReusePlan, progress: Progress | None = None) -> ReusePlan:
     """Compute and store what the runs share, with all that this machine has.
 
-    A store that cannot be written changes nothing: each run then finds its own way.
+    Where the store has no room for some of it, or cannot be written, the runs read what is kept after an
+    earlier stage, or the images.
 
     Args:
         plan: What was decided.
         progress: Told how many of the missing activations of a network are done.
 
     Returns:
-        The plan, with the time that this took shared among the runs.
+        The plan as it came, with the time that this took shared among the runs.
     """
+    from graft.sharing import NO_ROOM
+
+    keep = [
+        _prefix_at(network, one).kept_name.digest for network in plan.networks for one in network.storage.kept
+    ]
+    sharing, news = dict(plan.sharing), list[str]()
+    for network in plan.networks:
+        started = time.perf_counter()
+        refused, faults = _compute_network(network, keep, progress)
+        seconds = (time.perf_counter() - started) / len(network.specs)
+        if refused:
+            stages = ", ".join(network.prefix.name_end(boundary) for boundary in refused)
+            news.append(f"Reuse: {network.name}, after stage {stages}: nothing is kept after all: {NO_ROOM}.")
+        news += [f"Reuse: damaged, and computed again: {fault}." for fault in faults]
+        kept = [boundary for boundary in network.storage.kept if boundary not in refused]
+        for member in network.specs:
+            decided = sharing[member.key]
+            if decided.boundary in refused:
+                decided = _decide(member, kept, NO_ROOM)
+            sharing[member.key] = replace(decided, seconds=seconds, faults=faults)
+    group_of = {key: number for key, number in plan.group_of.items() if sharing[key].boundary == STAGES}
+    return ReusePlan(plan.networks, sharing, group_of, tuple(news))
+
+
+def _prefix_at(network: Network, boundary: int) -> Prefix:
+    """Return what computes the activations of a network that are kept after a boundary."""
+    from graft.sharing import find_rounding
+
+    return replace(network.prefix, depth=boundary, dtype=find_rounding(network.specs, boundary))
+
+
+def _compute_network(
+    network: Network, keep: Sequence[str], progress: Progress | None
+) -> tuple[list[int], tuple[str, ...]]:
+    """Compute what is kept of a network; return the boundaries without room, and what was found damaged."""
     import torch
 
     from graft.reuse.prefix import prepare_activations
-    from graft.sharing import find_rounding, open_activations
+    from graft.sharing import open_activations
 
-    sharing = dict(plan.sharing)
-    for network in plan.networks:
-        store = open_activations(network.specs[0].config)
-        started = time.perf_counter()
-        for boundary in network.storage.kept:
-            rounding = find_rounding(network.specs, boundary)
-            prefix = replace(network.prefix, depth=boundary, dtype=rounding)
-            # Too large to be rounded, or for the memory: every run finds out, and says so, by itself.
-            with contextlib.suppress(RunFailedError, torch.OutOfMemoryError):
-                prepare_activations(store, prefix, network.images[boundary], progress)
-        network.prefix.backbone.cpu()  # what follows happens in other processes
-        if network.prefix.device.type == "cuda":
-            torch.cuda.empty_cache()
-        seconds = (time.perf_counter() - started) / len(network.specs)
-        for member in network.specs:
-            sharing[member.key] = replace(sharing[member.key], seconds=seconds)
-    return ReusePlan(plan.networks, sharing, plan.group_of)
+    store = open_activations(network.specs[0].config)
+    refused, faults = list[int](), list[str]()
+    for boundary in network.storage.kept:
+        # Too large to be rounded, or for the memory: every run finds out, and says so, by itself.
+        with contextlib.suppress(RunFailedError, torch.OutOfMemoryError):
+            rows = network.images[boundary]
+            entry = prepare_activations(store, _prefix_at(network, boundary), rows, progress, keep)
+            refused += [boundary] if entry is None else []
+            faults += entry.faults if entry is not None else []
+    network.prefix.backbone.cpu()  # what follows happens in other processes
+    if network.prefix.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return refused, tuple(faults)
 
 
 class _Views:
@@ -183,31 +227,36 @@ def _count_heads(spec: RunSpec, view: View, features: int) -> int:
     return int(spec.config.reuse.memory_gb * 1e9 / (4 * (scores + _COPIES * weights)))
 
 
-def _decide(spec: RunSpec, kept: Sequence[int]) -> Sharing:
+def _decide(spec: RunSpec, kept: Sequence[int], otherwise: str = _NOT_WORTH) -> Sharing:
     """Return the deepest kept boundary inside the frozen stages of a run; a rounded one is at their end."""
     depth, exact = spec.config.transfer.freeze_depth, spec.config.reuse.dtype == "float32"
     boundary = max((one for one in kept if one == depth or (one < depth and exact)), default=0)
-    return Sharing(boundary, reason="" if boundary else _NOT_WORTH)
+    return Sharing(boundary, reason="" if boundary else otherwise)
 
 
 def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views, disk_bytes: int) -> Network:
     """Decide which activations of one network are kept."""
-    from graft.inputs import build_model, count_budget
+    from graft.inputs import build_model
     from graft.reuse.cost import Demand, plan_storage
     from graft.reuse.speeds import measure_chain
-    from graft.sharing import make_prefix
+    from graft.sharing import find_rounding, make_prefix, open_activations
 
     images: dict[int, list[Int64Array]] = {}
     passes: dict[int, int] = {}
+    measured: set[str] = set()
     for spec in specs:
         split, depth = views.open(spec).split, spec.config.transfer.freeze_depth
-        budget = count_budget(spec.config, split)
-        validations = -(-budget.total_steps // budget.steps_per_round)
-        trained = budget.total_steps * min(spec.config.data.batch_size, len(split.train))
-        seen = trained + validations * len(split.val) + len(split.test)
-        passes[depth] = passes.get(depth, 0) + seen
+        passes[depth] = passes.get(depth, 0) + _count_passes(spec, split)
+        if depth == STAGES and spec.facts.weights_sha256 and split.digest not in measured:
+            measured.add(split.digest)  # the baseline of nearest neighbours reads features, too
+            passes[depth] += len(split.train) + len(split.test)
         images.setdefault(depth, []).extend((split.train, split.val, split.test))
-    wanted = {depth: np.unique(np.concatenate(parts)) for depth, parts in images.items()}
+    wanted = {
+        depth: np.unique(
+            np.concatenate([part for other, parts in images.items() if other >= depth for part in parts])
+        )
+        for depth in images
+    }
     first = max(specs, key=lambda spec: spec.config.transfer.freeze_depth)  # it freezes all that is shared
     view = views.open(first)
     folder = Path(first.config.paths.root).resolve() / "cache" / "measured"
@@ -215,11 +264,29 @@ def _plan_network(prefix: SharedPrefix, specs: Sequence[RunSpec], views: _Views,
     computes = make_prefix(first, prefix, backbone, view.pixels, max(wanted))
     cut = f"{prefix.backbone} {prefix.moved}:{prefix.moved_to} {first.config.trainer.channels_last}"
     chain = measure_chain(folder, cut, computes)
-    demands = {depth: Demand(passes[depth], len(rows)) for depth, rows in wanted.items()}
-    storage = plan_storage(chain, demands, disk_bytes)
-    asked = {
-        boundary: np.unique(np.concatenate([rows for depth, rows in wanted.items() if depth >= boundary]))
-        for boundary in storage.kept
+    store = open_activations(first.config)
+    stored = {
+        depth: store.count_stored(
+            replace(computes, depth=depth, dtype=find_rounding(specs, depth)).kept_name, rows
+        )
+        for depth, rows in wanted.items()
     }
+    demands = {depth: Demand(passes[depth], len(rows), stored[depth]) for depth, rows in wanted.items()}
+    storage = plan_storage(chain, demands, disk_bytes)
     name = f"{first.config.backbone.name} with {first.facts.weights_name}"
+    asked = {boundary: wanted[boundary] for boundary in storage.kept}
     return Network(name, tuple(specs), asked, storage, computes)
+
+
+def _count_passes(spec: RunSpec, split: Split) -> int:
+    """Return the images that a run sees, repeats counted."""
+    from graft.data.schedule import count_steps_per_pass
+    from graft.inputs import count_budget
+
+    if spec.config.head.name == "ridge":  # solved, not trained: it reads each image once
+        return len(split.train) + len(split.val) + len(split.test)
+    budget = count_budget(spec.config, split)
+    validations = -(-budget.total_steps // budget.steps_per_round)
+    steps_per_pass = count_steps_per_pass(len(split.train), spec.config.data.batch_size)
+    trained = budget.total_steps * len(split.train) // steps_per_pass
+    return trained + validations * len(split.val) + len(split.test)

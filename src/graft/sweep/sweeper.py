@@ -256,7 +256,10 @@ def _share(plan: Plan, how: Sweep, stop: Stop) -> ReusePlan:
                 raise RunInterrupted(stop.signum)
             progress(done, total)
 
-        return compute_shared(reuse, advance)
+        done = compute_shared(reuse, advance)
+    for line in done.news:
+        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return done
 
 
 def _check_races(configs: Sequence[Config], *, own: bool) -> None:

@@ -25,6 +25,7 @@ from graft.plan.spec import Facts, RunSpec, specify
 from graft.sweep.claim import claiming
 from graft.sweep.devices import Place
 from graft.sweep.outcome import Outcome, describe_error
+from graft.sweep.reuse import plan_alone
 from graft.sweep.several import SLURM_PLACE, execute_on_several
 
 #: What a worker whose driver is gone gives its run to write down where it is.
@@ -41,7 +42,7 @@ class Job:
     Attributes:
         spec: The run.
         parent_id: MLflow id of the sweep it belongs to.
-        sharing: What the sweep decided for it, None where nobody decided.
+        sharing: What the sweep decided for it, None where nobody did: the process that executes it does.
         siblings: Runs that come next and whose heads train with this one's.
         halving: Decides whether the run goes on, None: it does.
     """
@@ -98,11 +99,14 @@ def execute_job(
                 trained = train_siblings([spec, *job.siblings], job.sharing, progress)
                 if on_trained is not None:
                     on_trained(trained)
+            mine, sharing = take_trained(spec.key), job.sharing
+            if sharing is None and mine is None and not job.siblings:
+                sharing = plan_alone(spec)
             val = execute(
                 spec,
                 parent_id=job.parent_id,
-                sharing=job.sharing,
-                trained=take_trained(spec.key),
+                sharing=sharing,
+                trained=mine,
                 halving=job.halving,
                 progress=progress,
                 on_start=on_start,
