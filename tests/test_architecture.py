@@ -35,6 +35,7 @@ ON_TOP = {
     "verbs": "cli",
     "calls": "cli",
     "answer": "cli",
+    "publish": "cli",
     "status": "cli",
     "cache": "cli",
     "__main__": "cli",

@@ -17,6 +17,7 @@ from graft.config.load import to_plain
 from graft.config.schema import Config
 from graft.plan.spec import Facts, RunSpec, specify
 from graft.track.parents import read_parents
+from graft.track.results import checkpoint_folder
 from graft.track.store import Store, open_store
 from graft.track.writer import RunWriter, start_run, start_sweep
 
@@ -119,8 +120,8 @@ def test_the_report_and_the_parent_run_carry_the_verdict(compare, store) -> None
     [parent] = read_parents(store, "pays")
     run = store.client.get_run(parent.run_id)
     assert run.data.tags["mlflow.note.content"].count("At 2 labels per class, fine-tune beats") == 1
-    assert run.data.metrics["gain/fine-tune/2"] == pytest.approx(0.6, abs=0.1)
-    assert run.data.metrics["gain/fine-tune/2/low"] > 0.3
+    assert run.data.metrics["gain/fine-tune_small_cnn_glyphs/2"] == pytest.approx(0.6, abs=0.1)
+    assert run.data.metrics["gain/fine-tune_small_cnn_glyphs/2/low"] > 0.3
     found = {one.path for one in store.client.list_artifacts(parent.run_id, "report")}
     assert {"report/index.html", "report/report.md", "report/runs.csv", "report/figures"} <= found
 
@@ -199,3 +200,77 @@ def test_each_look_at_test_is_recorded_once(compare, store, build_config, tmp_pa
         spec = plan(build_config, "looked", **{"optim.lr": lr})
         record(start_run(store, spec, parent_id=None, notes={}), spec, rng, skill, tmp_path)
     assert [count(), count("--oracle"), count()] == [2, 4, 4]
+
+
+def make_runs(
+    store: Store, build_config: Callable[..., Config], tmp_path: Path, experiment: str, **knobs: Any
+) -> dict[float, RunSpec]:
+    """Record two trials of one arm; validation chooses the rate 0.01. Both have weights."""
+    specs = {}
+    for lr, skill in ((0.1, 0.4), (0.01, 0.8)):
+        spec = specs[lr] = plan(build_config, experiment, **{"optim.lr": lr, **knobs})
+        record(
+            start_run(store, spec, parent_id=None, notes={}), spec, np.random.default_rng(0), skill, tmp_path
+        )
+        folder = checkpoint_folder(store.root, spec.key)
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    return specs
+
+
+def test_only_the_comparison_of_one_experiment_drops_weights(compare, store, build_config, tmp_path) -> None:
+    """What all together choose says nothing of what each of them chooses."""
+    specs = make_runs(store, build_config, tmp_path, "kept")
+    folders = {lr: checkpoint_folder(store.root, spec.key) for lr, spec in specs.items()}
+    code, told, _ = compare("kept", "pays")
+    assert (code, "are deleted" in told) == (0, False)
+    assert all(folder.is_dir() for folder in folders.values())
+    code, told, _ = compare("kept")
+    assert (code, "Weights of 1 runs that were not chosen are deleted" in " ".join(told.split())) == (0, True)
+    assert [lr for lr, folder in folders.items() if folder.is_dir()] == [0.01]
+
+
+@pytest.fixture
+def wanting(store: Store, build_config: Callable[..., Config], tmp_path: Path) -> str:
+    """An experiment whose runs ask to be registered, and have lost their weights."""
+    name = f"wants-{tmp_path.name}"
+    for seed in range(2):
+        spec = plan(build_config, name, seed=seed, **{"tracking.register": True})
+        record(
+            start_run(store, spec, parent_id=None, notes={}), spec, np.random.default_rng(0), 0.5, tmp_path
+        )
+    return name
+
+
+def test_what_runs_asked_for_stops_no_comparison(compare, wanting) -> None:
+    """Neither several experiments nor lost weights keep JSON and expectations from whoever compares now."""
+    for words, reason in (
+        (
+            (wanting, "pays"),
+            f"but got 2 experiments: {wanting}, pays. Type by itself: graft compare {wanting} ",
+        ),
+        ((wanting, "--where", "seed=0"), "but got `--where seed=0 --json`"),
+        ((wanting,), "Expected the weights of the champion"),
+    ):
+        code, told, said = compare(*words, "--json")
+        assert code == 0
+        assert json.loads(told)["sections"]
+        said = " ".join(said.split())
+        assert "Not registered, though runs were trained with `tracking.register=true`: Expected the" in said
+        assert reason in said
+        assert compare(*words, "--expect", "from_scratch helps")[0] == 3
+
+
+def test_what_is_asked_for_now_and_cannot_be_registered_is_a_mistake(compare, wanting) -> None:
+    code, told, complaint = compare(
+        wanting, "--json", "--expect=from_scratch helps", "tracking.register=true"
+    )
+    assert code == 2
+    assert json.loads(told)["sections"]  # all that was compared is said before
+    assert complaint.index("graft: expected 'from_scratch helps'") < complaint.index(
+        "Expected the weights of the"
+    )
+    for words in (("pays",), ("--metric", "accuracy"), ("--margin=1",), ("--where=seed=0",), ("--oracle",)):
+        code, told, complaint = compare(wanting, *words, "tracking.register=true")
+        assert (code, told) == (2, "")
+        assert f"graft compare {wanting} tracking.register=true" in " ".join(complaint.split())

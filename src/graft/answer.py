@@ -38,16 +38,18 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
         asked: The options.
         root: ``paths.root``.
         uri: ``tracking.uri``.
-        register: Whether the chosen models go into the registry; they do, too, where a run asked for it.
+        register: Whether the chosen models go into the registry; they do, too, where a run asked for it and
+            they can.
 
     Returns:
         The exit code: 3 when a verdict that was expected does not hold.
 
     Raises:
-        GraftError: When there is nothing to compare.
+        GraftError: When there is nothing to compare, or nothing can be registered.
     """
     from graft.compare.report import format_json, write_report
     from graft.compare.terminal import render_table
+    from graft.publish import find_obstacle, register_models, settle
     from graft.track.archive import Archive
     from graft.track.reader import last_experiment
     from graft.track.results import mark_read
@@ -57,8 +59,11 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
         raise GraftError(
             f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train"
         )
+    names = list(dict.fromkeys(names))
+    if register and (obstacle := find_obstacle(names, asked)):
+        raise GraftError(obstacle)
     store = open_store(uri, root)
-    names = list(dict.fromkeys(names)) or [last_experiment(store)]
+    names = names or [last_experiment(store)]
     records = read_records(store, names)
     archive = Archive(store)
     comparison = add_agreement(compare_asked(records, names, asked, archive), root)
@@ -74,15 +79,15 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
     written = write_report(
         comparison, folder, collect_evidence(archive, comparison, names, asked, root, folder, console)
     )
-    if asked.is_usual:
-        _settle(store, comparison, names, root, folder, console)
-        if register or any(record.notes.get("register") == "true" for record in records):
-            _register(store, comparison, names, root, console)
     if asked.as_json:
         print(format_json(comparison), end="")
+    if asked.is_usual:
+        settle(store, comparison, names, root, folder, console)
     console.print(f"The report: {written[0]}", soft_wrap=True)
     console.print(f"The dashboard: graft ui{say_place(str(root))}", soft_wrap=True)
-    return _check_expectations(comparison, asked)
+    code = _check_expectations(comparison, asked)
+    register_models(store, comparison, names, asked, root, console, typed=register)  # may fail: all is said
+    return code
 
 
 def read_records(store: Store, names: Sequence[str]) -> list[RunRecord]:
@@ -245,58 +250,6 @@ def draw_sheet(
 def _say_error(error: Mapping[str, Any], class_names: Sequence[str]) -> str:
     true, predicted = class_names[error["true"]], class_names[error["predicted"]]
     return f"{true}, taken for {predicted} ({error['probability']:.2f})"
-
-
-def _settle(
-    store: Store, comparison: Comparison, names: Sequence[str], root: Path, folder: Path, console: Console
-) -> None:
-    """Write the verdict to the parent runs, mark the chosen runs, and drop the weights of the others."""
-    from graft.compare.describe import describe_verdict, list_gains
-    from graft.track.parents import link_parent, publish_report, read_parents
-    from graft.track.results import drop_weights, mark_chosen
-
-    if len(names) == 1:  # a report on several belongs to none of them
-        parents = read_parents(store, names[0])
-        budgets = dict.fromkeys(
-            budget.labels for section in comparison.sections for budget in section.budgets
-        )
-        text, gains = describe_verdict(comparison), list_gains(comparison)
-        publish_report(store, parents, text, gains, folder, list(budgets), comparison.metric)
-        for parent in parents[:1]:
-            console.print(
-                f"In the dashboard: http://127.0.0.1:5000/{link_parent(parent)}",
-                soft_wrap=True,
-                highlight=False,
-            )
-    known = {record.run_id for record in comparison.records if "chosen" in record.notes}
-    mark_chosen(store, set(comparison.chosen) - known)
-    droppable = {record.run_key for record in comparison.records if _is_droppable(record, comparison)}
-    dropped = drop_weights(root, droppable)
-    if dropped:
-        console.print(
-            f"Weights of {dropped} runs that were not chosen are deleted (keep them: checkpoint.keep=all)."
-        )
-
-
-def _register(
-    store: Store, comparison: Comparison, names: Sequence[str], root: Path, console: Console
-) -> None:
-    """Put the chosen model of each arm into MLflow's registry."""
-    from graft.deliver.registry import register_chosen
-
-    if len(names) > 1:
-        raise GraftError(
-            f"Expected one experiment with `tracking.register=true`, but got {len(names)}: "
-            f"{', '.join(names)}."
-        )
-    said = register_chosen(store, root, comparison.experiment, comparison.records, comparison.metric)
-    console.print(said, highlight=False, markup=False)
-
-
-def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
-    """Whether nobody needs the weights of a run: not this comparison, no other one, and not its user."""
-    chosen = record.run_id in comparison.chosen or "chosen" in record.notes
-    return not chosen and record.notes.get("keep") == "chosen" and record.status == "finished"
 
 
 def _say(console: Console, comparison: Comparison) -> None:

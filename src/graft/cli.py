@@ -222,7 +222,7 @@ VERBS = {
     "predict": Verb(
         "Label new images with the chosen model of an experiment, or with the model of a run",
         "<run | experiment> <folder or files ...> [--out=predictions.csv] [--skip-bad]\n"
-        "                     [paths.root=...] [tracking.uri=...]",
+        "                     [--where ...] [paths.root=...] [tracking.uri=...]",
         "Writes path, label and the probability of each class as CSV. The model of an experiment is its\n"
         "champion: of the arm that is best on validation with the most labels, the best seed. Images are\n"
         "prepared as in training. Files that cannot be read are listed before anything is predicted.",
@@ -232,7 +232,7 @@ VERBS = {
             ("graft predict mine ~/new_images --skip-bad", "leave out what cannot be read"),
         ),
         calls.call_predict,
-        ("--out=", "--skip-bad", *_PLACES),
+        ("--out=", "--skip-bad", "--where", *_PLACES),
     ),
     "rank": Verb(
         "Rank backbones on a data set before anything is trained, from one pass over its images each",

@@ -28,6 +28,35 @@ def test_what_does_not_hold_says_what_came_instead(comparison) -> None:
     assert alone.endswith("there is no twin to compare with")
 
 
+def test_what_was_left_out_or_never_compared_does_not_hold(sweep, make_arm, make_run) -> None:
+    """Fine-tuning helps wherever it was compared; at 20 labels another depth lost most of its seeds."""
+    thin = make_run(make_arm("fine_tune", 3), val=0.9, test=0.9, labels="20")
+    lost = make_run(make_arm("fine_tune", 0), val=0, test=0, labels="50", status="diverged")
+    comparison = compare_records([*sweep, thin, lost], experiment="demo", metric="accuracy")
+    assert list_failures(comparison, parse_expectation("fine_tune helps")) == [
+        "fine-tune (frozen to 3), 20 labels per class: left out, too few of its runs can be compared",
+        "fine-tune, 50 labels per class: left out, too few of its runs can be compared",
+    ]
+    assert list_failures(comparison, parse_expectation("fine_tune helps at 2")) == []
+    assert len(list_failures(comparison, parse_expectation("fine_tune helps at 50"))) == 1
+    assert list_failures(comparison, parse_expectation("fine-tune (frozen to 3) helps")) == [
+        "fine-tune (frozen to 3), 2 labels per class: no such arm is compared",
+        "fine-tune (frozen to 3), 20 labels per class: left out, too few of its runs can be compared",
+        "fine-tune (frozen to 3), 50 labels per class: no such arm is compared",
+    ]
+    assert list_failures(comparison, parse_expectation("transfer helps")) == [
+        "transfer, 50 labels per class: no such arm is compared"
+    ]
+
+
+def test_it_has_to_hold_in_each_condition(sweep, make_arm, make_run) -> None:
+    alone = [make_run(make_arm(), val=0.5, test=0.5, condition="other99", seed=seed) for seed in range(2)]
+    comparison = compare_records([*sweep, *alone], experiment="demo", metric="accuracy")
+    assert list_failures(comparison, parse_expectation("fine_tune helps at 2")) == [
+        "digits (condition other9): fine_tune, 2 labels per class: no such arm is compared"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [

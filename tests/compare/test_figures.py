@@ -63,6 +63,24 @@ def test_one_budget_gives_a_plot_of_arms_and_a_grid_its_profile(make_arm, make_r
     }
 
 
+def test_cuts_inside_a_stage_stand_beside_their_depth(make_arm, make_run) -> None:
+    arms = [make_arm("fine_tune", depth) for depth in range(5)]
+    arms += [make_arm("fine_tune", 3, freeze_until=node) for node in ("features.6.relu", "features.7.relu")]
+    runs = [
+        make_run(arm, val=0.5, test=0.5 + 0.01 * seed, seed=seed)
+        for arm in [*arms, make_arm()]
+        for seed in range(2)
+    ]
+    figure = figures_of(runs)["accuracy_by_depth"].figure
+    [axes] = figure.axes
+    means = [tuple(container.lines[0].get_xdata()) for container in axes.containers]
+    assert means == [(0, 1, 2, 3, 4), (2.6,), (2.8,)]
+    assert len({container.lines[0].get_fillstyle() for container in axes.containers}) == 3
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend[-2:] == [f"small_cnn, frozen to features.{place}.relu" for place in (6, 7)]
+    assert "A cut inside a stage stands left of the depth" in figure.get_supxlabel()
+
+
 def test_an_arm_has_the_same_colour_everywhere(make_arm) -> None:
     assert colour_arm(make_arm(backbone="resnet18")) == FROM_SCRATCH_COLOUR
     assert colour_arm(make_arm("linear_probe", 5)) == DEPTH_COLOURS[5]

@@ -63,3 +63,17 @@ def test_transfer_arms_are_ranked_by_budget(sweep) -> None:
     assert few.shares[-1][0] == REST
     assert dict(few.shares)["freeze_depth"] > dict(few.shares)["seed"]
     assert sum(share for _, share in few.shares) == pytest.approx(1)
+
+
+def test_a_cut_inside_a_stage_is_a_depth_of_its_own(make_arm, make_run) -> None:
+    cuts = {"": 0.5, "features.6.relu": 0.7, "features.7.relu": 0.9}
+    runs = [
+        make_run(make_arm("fine_tune", 3, freeze_until=cut), val=value + 0.01 * seed, test=0.5, seed=seed)
+        for cut, value in cuts.items()
+        for seed in range(3)
+    ]
+    [selection] = select_trials(runs, "accuracy")
+    [ranked] = rank_factors(selection.choices, "accuracy")
+    assert ranked.shares[0][0] == "freeze_depth"
+    assert dict(ranked.shares)["freeze_depth"] == pytest.approx(0.9975, abs=1e-4)
+    assert dict(ranked.shares)[REST] == pytest.approx(0, abs=1e-9)

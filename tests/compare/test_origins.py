@@ -95,6 +95,27 @@ def test_several_versions_of_graft_are_doubted(make_arm, make_run) -> None:
     assert "`paths.root=<new folder>`" in doubts
 
 
+def test_several_states_of_the_repository_are_doubted(make_arm, make_run) -> None:
+    old, new = (make_runs(make_arm, make_run, commit=commit * 40, git_dirty="false") for commit in "ab")
+    doubts, _ = told([*old[:5], *new[5:]])
+    assert "several states of your repository (commits aaaaaaaa and bbbbbbbb): if code that they" in doubts
+    assert "`paths.root=<new folder>`" in doubts
+    changed = make_runs(make_arm, make_run, commit="a" * 40, git_dirty="true")
+    doubts, _ = told([*old[:7], *changed[7:]])
+    assert "several states of your repository (3 of 10 with changes that were not committed)" in doubts
+    doubts, _ = told([*changed[:5], *new[5:]])
+    assert "(commits aaaaaaaa and bbbbbbbb, 5 of 10 with changes that were not committed)" in doubts
+
+
+@pytest.mark.parametrize("dirty", ["true", "false"])
+def test_one_state_of_the_repository_is_not_doubted(make_arm, make_run, dirty: str) -> None:
+    """A run that did not finish is not compared, and one outside of a repository has no commit."""
+    runs = make_runs(make_arm, make_run, commit="a" * 40, git_dirty=dirty)
+    lost = make_run(make_arm(), val=0, test=0, seed=9, status="failed", notes={"commit": "b" * 40})
+    assert "several states" not in told([*runs, lost])[0]
+    assert "several states" not in told([*runs[:5], *make_runs(make_arm, make_run)[5:]])[0]
+
+
 def test_changed_images_stand_apart(make_arm, make_run) -> None:
     old, new = (make_runs(make_arm, make_run, data_digest=digest * 64) for digest in "ab")
     changed = [

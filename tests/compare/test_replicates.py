@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from graft.compare.replicates import count_range, count_replicates, sample_values
+from graft.compare.replicates import choose_replicates, count_range, count_replicates, sample_values
 from graft.compare.statistics import estimate_difference
 from graft.plan.replicates import Replicate
 
@@ -111,3 +111,27 @@ def test_equal_learners_are_rarely_told_apart_over_folds(repeats: int, seeds: in
         naive += estimate_difference(*(list(arm.values()) for arm in arms)).p < 0.05
     assert corrected / worlds <= 0.06
     assert naive / worlds >= 0.2
+
+
+def runs_kept(some: frozenset[Replicate], finished: list[frozenset[Replicate]]) -> int:
+    return len(some) * sum(some <= one for one in finished)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8))
+def test_of_sweeps_cut_short_no_other_seeds_keep_more_runs(counts: list[int]) -> None:
+    """An oracle: all numbers of seeds that are at least half of the largest."""
+    finished = [frozenset(map(Replicate, range(count))) for count in counts]
+    chosen, largest = choose_replicates(finished), max(counts)
+    others = [frozenset(map(Replicate, range(count))) for count in range(-(-largest // 2), largest + 1)]
+    assert runs_kept(chosen, finished) == max(runs_kept(one, finished) for one in others)
+    assert 2 * len(chosen) >= largest
+
+
+@given(st.lists(st.frozensets(st.integers(0, 5)), min_size=1, max_size=6))
+def test_scattered_seeds_keep_as_many_runs_as_those_of_any_arm(seeds: list[frozenset[int]]) -> None:
+    finished = [frozenset(map(Replicate, some)) for some in seeds]
+    chosen, largest = choose_replicates(finished), max(map(len, finished))
+    wide = [one for one in finished if 2 * len(one) >= largest]
+    assert runs_kept(chosen, finished) >= max(runs_kept(one, finished) for one in wide)
+    assert 2 * len(chosen) >= largest
+    assert choose_replicates(finished[::-1]) == chosen

@@ -12,14 +12,16 @@ import pytest
 
 from graft.compare.comparison import Comparison, Row
 from graft.compare.image_scores import score_images
+from graft.compare.markdown import render_markdown
 from graft.compare.report import compare_records, format_json
-from graft.compare.section import build_section
+from graft.compare.section import build_sections
 from graft.compare.select import select_trials
 from graft.track.archive import SavedScores
 from graft.track.record import RunRecord
 
 MakeArm = Callable[..., object]
 IMAGES = 300
+CLOSE = (0.55, 0.5775)
 TRUTH = {"2": (0.55, 0.75), "10": (0.75, 0.80), "50": (0.83, 0.84)}
 
 
@@ -403,8 +405,106 @@ def test_results_of_a_newer_version_count(make_arm, make_run) -> None:
 
 
 def test_section_of_a_selection_alone(sweep) -> None:
-    [selection] = select_trials(sweep, "accuracy")
-    section = build_section(selection, "accuracy")
+    [section] = build_sections(select_trials(sweep, "accuracy"), "accuracy")
     assert len(section.tuning_curves) == 6
     assert [one.labels for one in section.importance] == ["2", "20"]
     assert section.class_sizes is None
+
+
+def repeat(records: Sequence[RunRecord], kept: Kept) -> list[RunRecord]:
+    """Return the same runs under another condition, with the same predictions."""
+    found = [
+        replace(one, condition="other99", run_id=f"o{one.run_id}", run_key=f"o{one.run_key}")
+        for one in records
+    ]
+    for one in found:
+        kept.scores[one.run_id] = kept.scores[one.run_id[1:]]
+        kept.histories[one.run_id] = kept.histories[one.run_id[1:]]
+    return found
+
+
+def verdicts(comparison: Comparison) -> list[set[str | None]]:
+    """Return the verdicts of the probes in each condition."""
+    return [
+        {row.verdict for budget in one.budgets for row in budget.rows if row.arm.method == "linear_probe"}
+        for one in comparison.sections
+    ]
+
+
+def test_the_family_is_that_of_the_whole_report(make_arm, make_run) -> None:
+    """p is 0.033: below 0.05 by itself, and 0.065 of two, whatever condition the other one is in."""
+    runs = [
+        make_run(arm, val=0.5, test=0.5 + gain, seed=seed, condition=condition)
+        for condition in ("c0ffee1234", "other99")
+        for seed, own in enumerate((0.01, 0.02, 0.03, 0.05, 0.01))
+        for arm, gain in ((make_arm(), 0.0), (make_arm("linear_probe", 5), own))
+    ]
+    assert verdicts(compare(runs[:10], None)) == [{"helps"}]
+    both = compare(runs, None)
+    assert verdicts(both) == [{"not established"}] * 2
+    assert [section.family for section in both.sections] == [2, 2]
+    rows = [row for section in both.sections for row in section.budgets[0].rows if row.verdict]
+    assert [(round(row.p_adjusted, 3), row.level) for row in rows] == [(0.065, 0.975)] * 2
+    assert "all comparisons with a twin (2)" in render_markdown(both)
+
+
+def test_contrasts_of_all_conditions_are_one_family(make_arm, make_run) -> None:
+    gains = (0.01, 0.02, 0.03, 0.05, 0.01)
+    runs = [
+        make_run(arm, val=0.5 + gain, test=0.5 + gain, seed=seed, condition=condition)
+        for condition in ("c0ffee1234", "other99")
+        for seed, own in enumerate(gains)
+        for arm, gain in ((make_arm("fine_tune"), 0.0), (make_arm("linear_probe", 5), own))
+    ]
+    for some, established in ((runs[:10], [True]), (runs, [False, False])):
+        sections = compare(some, None).sections
+        assert [one.budgets[0].contrasts[0].established for one in sections] == established
+
+
+def test_without_copies_the_family_is_that_of_the_whole_report_too(make_arm, make_run) -> None:
+    """Without the copies p is between 0.025 and 0.05: a second condition with the same runs decides."""
+    records, kept = make_world(make_arm, make_run, {"2": CLOSE})
+    records = copy_images(records, kept, np.arange(IMAGES) < 20)
+    both = [*records, *repeat(records, kept)]
+    for some, verdict in ((records, "helps"), (both, "not established")):
+        for section in compare(some, kept, margin=1e-9).sections:
+            [probe] = [one for one in section.copies[0].arms if one.arm.method == "linear_probe"]
+            assert probe.verdict_without == verdict
+
+
+def test_a_thin_arm_is_left_out_and_said(sweep, make_arm, make_run) -> None:
+    """A quick look at one seed: verdicts stay as they were, and the report says how to complete it."""
+    quick = [make_run(make_arm("fine_tune", 3), val=0.99, test=0.99, labels="20")]
+    before, after = (compare(runs, None) for runs in (sweep, [*sweep, *quick]))
+    for old, new in zip(before.sections[0].budgets, after.sections[0].budgets, strict=True):
+        assert [(row.arm, row.to_twin, row.verdict) for row in old.rows] == [
+            (row.arm, row.to_twin, row.verdict) for row in new.rows
+        ]
+    [doubt] = [one for one in after.doubts if "Left out" in one]
+    assert doubt == (
+        "Left out of the comparison, as too few of their runs are there: fine-tune (frozen to 3) at 20 labels"
+        " per class. Ask for them again with `seed=0,1,2,3,4`: it does only what is missing."
+    )
+    gone = "fine-tune (frozen to 3), 20 labels per class: left out, has 1 of the 5 seeds compared"
+    assert gone in render_markdown(after)
+    [left_out] = json.loads(format_json(after))["sections"][0]["left_out"]
+    assert (left_out["labels"], left_out["finished"]) == ("20", ["seed=0"])
+    assert left_out["compared"] == [f"seed={seed}" for seed in range(5)]
+
+
+def test_an_arm_without_its_twin_is_told_where_the_twin_is(sweep, make_arm, make_run) -> None:
+    arm = make_arm("fine_tune", backbone="resnet18")
+    more = [make_run(arm, val=0.7, test=0.7, labels="20", seed=seed) for seed in range(5)]
+    more.append(make_run(arm.twin, val=0.6, test=0.6, labels="20"))
+    comparison = compare([*sweep, *more], None)
+    [doubt] = [one for one in comparison.doubts if "Left out" in one]
+    assert "from scratch · resnet18 at 20 labels per class; without its twin an arm has no verdict." in doubt
+    assert "sweep.twin=auto" not in " ".join(comparison.notes)
+
+
+def test_folds_that_an_arm_lacks_are_asked_for(make_arm, make_run) -> None:
+    arms = [make_arm(), make_arm("linear_probe", 5)]
+    runs = [make_run(arm, val=0.5, test=0.5, fold=fold, folds=5) for arm in arms for fold in range(5)]
+    runs.append(make_run(make_arm("fine_tune"), val=0.5, test=0.5, fold=0, folds=5))
+    [doubt] = [one for one in compare(runs, None).doubts if "Left out" in one]
+    assert "`seed=0 data.fold=0,1,2,3,4`" in doubt

@@ -112,7 +112,100 @@ def test_an_arm_without_a_common_seed_is_left_out(make_arm, make_run) -> None:
     runs.append(make_run(probe, val=0.7, test=0.7, seed=7))
     [selection] = select_trials(runs, "accuracy")
     assert [choice.arm for choice in selection.choices] == [make_arm()]
-    assert selection.left_out == ((probe, "2"),)
+    [left_out] = selection.left_out
+    assert (left_out.arm, left_out.labels) == (probe, "2")
+    assert left_out.finished == (Replicate(7),)
+    assert left_out.compared == (Replicate(0), Replicate(1))
+
+
+def build_grid(make_run, seeds_of_arms: dict[Arm, range]) -> list[RunRecord]:
+    return [
+        make_run(arm, val=0.5, test=0.5, seed=seed) for arm, seeds in seeds_of_arms.items() for seed in seeds
+    ]
+
+
+def compared_of(records: list[RunRecord]) -> tuple[set[Arm], set[int], set[Arm]]:
+    """Return the arms compared at the label budget, their seeds, and the arms left out."""
+    [selection] = select_trials(records, "accuracy")
+    [seeds] = {tuple(seeds_of(choice)) for choice in selection.choices}
+    return (
+        {choice.arm for choice in selection.choices},
+        set(seeds),
+        {one.arm for one in selection.left_out},
+    )
+
+
+@pytest.mark.parametrize("quick", [1, 12])
+def test_quick_arms_cost_the_others_no_seeds(make_arm, make_run, quick: int) -> None:
+    """Neither one look at another backbone with its twin, nor a screening of many, cuts a comparison down."""
+    sound = {make_arm(): range(5), make_arm("fine_tune", 0): range(5)}
+    thin = [
+        make_arm(*method, backbone=f"net{place}") for place in range(quick) for method in ((), ("fine_tune",))
+    ]
+    records = build_grid(make_run, sound | dict.fromkeys(thin, range(1)))
+    assert compared_of(records) == (set(sound), set(range(5)), set(thin))
+
+
+def test_an_arm_that_lacks_a_seed_is_kept_where_it_brings_more_than_it_costs(make_arm, make_run) -> None:
+    arms = [make_arm("fine_tune", depth) for depth in range(5)]
+    short = make_arm("linear_probe", 5)
+    few = {make_arm(): range(5), arms[0]: range(5), short: range(4)}
+    assert compared_of(build_grid(make_run, few)) == (set(few), set(range(4)), set())
+    many = dict.fromkeys([make_arm(), *arms], range(5))
+    records = build_grid(make_run, many | {short: range(4)})
+    assert compared_of(records) == (set(many), set(range(5)), {short})
+
+
+def test_a_sweep_cut_short_is_compared_on_what_all_have(make_arm, make_run) -> None:
+    """The first arm is a seed ahead; all others, the twin among them, are not left out for that."""
+    arms = [make_arm(), *(make_arm("fine_tune", depth) for depth in range(5))]
+    for seeds in (1, 2, 4):
+        records = build_grid(make_run, dict.fromkeys(arms, range(seeds)) | {arms[1]: range(seeds + 1)})
+        assert compared_of(records) == (set(arms), set(range(seeds)), set())
+
+
+def test_a_thin_twin_is_never_given_up_for_the_seeds_of_its_arms(make_arm, make_run) -> None:
+    arms = [make_arm("fine_tune", depth) for depth in range(5)]
+    records = build_grid(make_run, dict.fromkeys(arms, range(5)) | {make_arm(): range(2)})
+    assert compared_of(records) == ({make_arm(), *arms}, {0, 1}, set())
+    alone = build_grid(make_run, dict.fromkeys(arms, range(5)))
+    assert compared_of(alone) == (set(arms), set(range(5)), set())
+
+
+def test_the_thin_twin_of_another_backbone_is_left_out_alone(make_arm, make_run) -> None:
+    first = {make_arm(): range(5), make_arm("fine_tune", 0): range(5)}
+    arm, twin = make_arm("fine_tune", 0, backbone="net"), make_arm(backbone="net")
+    records = build_grid(make_run, first | {arm: range(5), twin: range(1)})
+    assert compared_of(records) == ({*first, arm}, set(range(5)), {twin})
+
+
+def test_arms_without_a_twin_count_only_where_there_is_no_verdict_to_lose(make_arm, make_run) -> None:
+    pair_of = {make_arm(): range(5), make_arm("fine_tune", 0): range(5)}
+    alone = [make_arm("fine_tune", depth, backbone="net") for depth in range(5)]
+    records = build_grid(make_run, pair_of | dict.fromkeys(alone, range(20)))
+    assert compared_of(records) == ({*pair_of, *alone}, set(range(5)), set())
+    thin = dict.fromkeys(pair_of, range(1))
+    records = build_grid(make_run, thin | dict.fromkeys(alone, range(5)))
+    assert compared_of(records) == (set(alone), set(range(5)), set(thin))
+
+
+def test_a_quick_look_at_more_rates_costs_an_arm_no_seeds(make_arm, make_run) -> None:
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed, lr=0.1) for seed in range(5)]
+    runs += [make_run(make_arm(), val=0.9, test=0.9, lr=lr) for lr in range(1, 11)]
+    [selection] = select_trials(runs, "accuracy")
+    assert selection.choices[0].trial == runs[0].trial
+    assert seeds_of(selection.choices[0]) == list(range(5))
+
+
+def test_trials_that_all_diverged_somewhere(make_arm, make_run) -> None:
+    runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed) for seed in range(2)]
+    runs.append(make_run(make_arm(), val=0, test=0, seed=2, status="diverged"))
+    with pytest.raises(
+        GraftError, match=r"a trial without a diverged run, but got none: 2 finished"
+    ) as caught:
+        select_trials(runs, "accuracy")
+    assert "(1 diverged)" in str(caught.value)
+    assert "`optim.gradient_clip=1`" in str(caught.value)
 
 
 def test_conditions_stand_apart_the_largest_first(make_arm, make_run) -> None:

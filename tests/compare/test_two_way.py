@@ -180,9 +180,11 @@ def test_intervals_cover_in_every_named_world(benchmark: ModuleType, seeds: int,
 
 
 def test_equal_arms_have_no_verdict(benchmark: ModuleType) -> None:
-    for seeds, images in ((3, 100), (5, 400)):
-        repeats = 200
-        wrong = benchmark.count_false_verdicts(seeds, images, repeats, np.random.default_rng(seeds))
+    repeats = 200
+    for number, (seeds, images, trials) in enumerate(((3, 100, 4), (5, 400, 1))):
+        world = next(one for one in benchmark.WORLDS if one.name == benchmark.FALSE_WORLDS[number])
+        rng = np.random.default_rng(seeds)
+        wrong = benchmark.count_false_verdicts(world, seeds, images, trials, repeats, rng)
         assert wrong <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / repeats)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from graft.compare.where import parse_where
 from graft.errors import GraftError
+from graft.plan.arms import Arm
 
 
 def kept(records, text: str) -> set[tuple[str, str, int]]:
@@ -42,6 +44,55 @@ def test_twins_of_what_is_kept_stay(make_arm, make_run) -> None:
     }
     assert len(parse_where("weights=glyphs").keep(runs)) == 6
     assert len(parse_where("weights=glyphs@1234abcd and method=fine_tune").keep(runs)) == 6
+
+
+ARMS = {
+    "backbone": ("fine_tune", 0, {"backbone": "resnet18"}),
+    "weights": ("linear_probe", 5, {}),
+    "method": ("fine_tune", 0, {}),
+    "freeze_depth": ("fine_tune", 3, {}),
+    "freeze_until": ("fine_tune", 3, {"freeze_until": "features.6.relu"}),
+    "head": ("linear_probe", 5, {"head": "ridge"}),
+    "loss": ("fine_tune", 0, {"loss": "focal"}),
+    "augment": ("fine_tune", 0, {"augment": "flip"}),
+    "input": ("fine_tune", 0, {"input": "64px@cd34"}),
+}
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Arm)])
+def test_a_condition_on_any_field_of_an_arm_keeps_its_twin(make_arm, make_run, name: str) -> None:
+    """Whether the twin shares the value of the field or not, and no twin of another arm stays."""
+    method, depth, changes = ARMS[name]
+    arm = make_arm(method, depth, **changes)
+    other = make_arm("fine_tune", 1, backbone="other")
+    runs = [make_run(one, val=1, test=1) for one in (arm, arm.twin, other, other.twin)]
+    found = parse_where(f'{name}="{getattr(arm, name)}" and backbone!=other').keep(runs)
+    assert [one.arm for one in found] == [arm, arm.twin]
+
+
+@pytest.mark.parametrize(
+    ("text", "trials"),
+    [
+        ("backbone_lr_multiplier=0.1", {"lr=0.1", "lr=0.01"}),
+        ("backbone_lr_multiplier=0.1 and lr<=0.01", {"lr=0.01"}),
+        ("backbone_lr_multiplier=0.1 and lr=3", {"lr=0.1", "lr=0.01"}),
+        ("strengths='[1;10]'", {"lr=0.1", "lr=0.01"}),
+    ],
+)
+def test_tuning_values_that_a_twin_has_not_keep_its_trials(make_arm, make_run, text, trials) -> None:
+    arm, twin = make_arm("fine_tune"), make_arm()
+    runs = [
+        make_run(twin, val=1, test=1, labels=labels, trial=f"backbone_lr_multiplier=1 lr={lr}")
+        for lr in ("0.1", "0.01")
+        for labels in ("2", "5")
+    ]
+    runs += [
+        make_run(arm, val=1, test=1, trial=f"backbone_lr_multiplier=0.1 lr={lr}") for lr in ("0.01", "3")
+    ]
+    runs.append(make_run(make_arm("linear_probe", 5, head="ridge"), val=1, test=1, trial="strengths=[1;10]"))
+    found = parse_where(f"{text} and labels=2").keep(runs)
+    assert {one.trial.split()[1] for one in found if one.arm == twin} == trials
+    assert {one.labels for one in found} == {"2"}
 
 
 def test_what_matches_nothing_lists_the_values_that_exist(sweep) -> None:

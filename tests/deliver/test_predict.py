@@ -16,7 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from graft.cli import main
+from graft.compare.where import parse_where
 from graft.config.schema import Config
+from graft.deliver.champion import choose_run, find_champion
 from graft.deliver.kept import load_kept
 from graft.deliver.predict import Prediction, read_prediction
 from graft.deliver.scorer import Scorer
@@ -25,7 +27,7 @@ from graft.inputs import open_view
 from graft.plan.spec import RunSpec, specify
 from graft.run import execute, gather_facts
 from graft.track.archive import Archive
-from graft.track.reader import finished_runs
+from graft.track.reader import finished_runs, read_experiment
 from graft.track.results import checkpoint_folder
 from graft.track.store import open_store
 
@@ -114,8 +116,6 @@ def test_predictions_are_those_that_the_run_recorded(world: World, name: str, tm
 
 def test_an_experiment_names_its_champion(world: World, tmp_path: Path, capsys) -> None:
     """The best arm by its mean over seeds, then its best seed: worked out here from the record."""
-    from graft.track.reader import read_experiment
-
     by_arm: dict[str, list] = {}
     for record in read_experiment(open_store(None, world.root), "mine"):
         by_arm.setdefault(record.arm.text, []).append(record)
@@ -124,8 +124,64 @@ def test_an_experiment_names_its_champion(world: World, tmp_path: Path, capsys) 
     out = tmp_path / "said.csv"
     some = [str(path) for path in sorted(world.images.iterdir())[:3]]
     assert main(["predict", "mine", *some, "--out", str(out), f"paths.root={world.root}"]) == 0
-    assert f"the champion of mine, {expected.run_id}" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the champion of mine, {expected.run_id}" in said
+    assert f", on digits (condition {expected.condition[:6]}) (val/accuracy" in said
     assert [row[0] for row in read_table(out)[1]] == some
+
+
+def test_an_experiment_of_several_conditions_asks_which_one(world: World, tmp_path: Path, capsys) -> None:
+    """One run of it has computed in another precision: validation is not compared between them."""
+    out = tmp_path / "said.csv"
+    words = ["predict", "other", str(world.images), f"--out={out}", f"paths.root={world.root}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "Expected runs of one condition in 'other', but they have 2 " in said
+    conditions = {world.specs[name].condition for name in ("whole", "mixed")}
+    for condition in conditions:
+        assert f"  digits (condition {condition[:6]}), " in said
+        assert f"--where condition={condition}" in said
+    assert not out.exists()
+    assert main([*words, "--where", f"condition={world.specs['mixed'].condition}"]) == 0
+    assert f"the champion of other, {world.run_id('mixed')}: " in capsys.readouterr().err
+    alone = world.run_id("whole")
+    assert main(["predict", alone, *words[2:], "--where=seed=0"]) == 2
+    assert f"Expected an experiment with `--where`, but {alone!r} is one run." in capsys.readouterr().err
+
+
+def test_data_sets_are_asked_for_by_name(world: World) -> None:
+    records = read_experiment(open_store(None, world.root), "mine")
+    others = [
+        replace(record, run_id=f"{record.run_id}{data}", condition=condition, data=data)
+        for record in records
+        for condition, data in (("beef" * 5, "letters"), ("c0de" * 5, "two words"))
+    ]
+    with pytest.raises(GraftError) as raised:
+        find_champion([*records, *others], "mine", world.root)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 5
+    for line in (
+        f"  digits (condition {records[0].condition[:6]}), 4 chosen runs: --where data=digits",
+        "  letters (condition beefbe), 4 chosen runs: --where data=letters",
+        f"  two words (condition c0dec0), 4 chosen runs: --where condition={'c0de' * 5}",
+    ):
+        assert line in lines
+
+
+def test_a_seed_that_has_weights_stands_in_for_one_that_has_none(world: World, tmp_path: Path) -> None:
+    """A sweep that was extended chose another trial than the comparison before, which deleted its weights."""
+    alone = world.copy(tmp_path / "moved")
+    store = open_store(None, world.root)
+    best, said = choose_run(store, alone.root, "mine")
+    assert "weights" not in said
+    shutil.rmtree(checkpoint_folder(alone.root, best))
+    key, said = choose_run(store, alone.root, "mine")
+    by_key = {spec.key: spec for spec in world.specs.values()}
+    assert (by_key[key].arm, by_key[key].seed) == (by_key[best].arm, 1 - by_key[best].seed)
+    assert f"; seed {by_key[best].seed} is better on validation, but its weights are not there)" in said
+    shutil.rmtree(checkpoint_folder(alone.root, key))
+    with pytest.raises(GraftError, match="Expected the weights of the champion of mine, "):
+        choose_run(store, alone.root, "mine")
 
 
 def test_a_run_key_is_enough_where_there_is_no_record(world: World, tmp_path: Path) -> None:
@@ -176,6 +232,8 @@ def test_words_are_read() -> None:
     asked, places = read_prediction(["mine", "a.png", "b=1.png", "--skip-bad", "--out=x.csv", "paths.root=r"])
     assert asked == Prediction("mine", (Path("a.png"), Path("b=1.png")), Path("x.csv"), True)
     assert places == ["paths.root=r"]
+    asked, _ = read_prediction(["mine", "a.png", "--where", "data=letters and labels<=5"])
+    assert asked.where == parse_where("data=letters and labels<=5")
 
 
 @pytest.mark.parametrize(
@@ -185,6 +243,7 @@ def test_words_are_read() -> None:
         (["mine"], "but got only 'mine'"),
         (["mine", "x", "--skip"], "Did you mean '--skip-bad'"),
         (["mine", "x", "--out"], "Expected a file after `--out`"),
+        (["mine", "x", "--where"], "Expected conditions after `--where`, such as: --where data=digits"),
     ],
 )
 def test_words_that_are_missing_are_said(words: list[str], message: str) -> None:

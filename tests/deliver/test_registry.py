@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +81,19 @@ def global_uris(store: Store) -> Iterator[None]:
         os.environ.pop(name, None)
 
 
+def register(store: Store, root: Path, experiment: str = "registered") -> list[str]:
+    """Register what was chosen in an experiment, and return what is said."""
+    said: list[str] = []
+    register_chosen(store, root, experiment, read_experiment(store, experiment), "accuracy", said.append)
+    return said
+
+
 def test_the_champion_comes_back_with_the_same_scores(specs, store: Store, toy_root: Path, capsys) -> None:
     import mlflow
 
     infos = {name: store.client.get_run(finished_runs(store)[spec.key]).info for name, spec in specs.items()}
     records = read_experiment(store, "registered")
-    said = register_chosen(store, toy_root, "registered", records, "accuracy")
+    [said] = register(store, toy_root)
     assert said.startswith(f"Registered as {NAME}: 2 new of 2 models. The champion is ")
     best = max(records, key=lambda run: (run.metrics["val/accuracy"], run.arm.freeze_depth))
     version = store.client.get_model_version_by_alias(NAME, "champion")
@@ -111,10 +120,9 @@ def test_the_champion_comes_back_with_the_same_scores(specs, store: Store, toy_r
 
 
 def test_asking_again_adds_nothing(specs, store: Store, toy_root: Path) -> None:
-    records = read_experiment(store, "registered")
-    register_chosen(store, toy_root, "registered", records, "accuracy")
+    register(store, toy_root)
     started = time.perf_counter()
-    said = register_chosen(store, toy_root, "registered", records, "accuracy")
+    [said] = register(store, toy_root)
     assert ": 0 new of 2 models. " in said
     assert time.perf_counter() - started < 10
     assert len(store.client.search_model_versions(f"name = '{NAME}'")) == 2
@@ -146,11 +154,32 @@ def test_runs_can_be_filtered(specs, store: Store) -> None:
 
 
 def test_a_champion_without_weights_is_refused(specs, store: Store, toy_root: Path) -> None:
-    records = read_experiment(store, "registered")
     folders = [checkpoint_folder(toy_root, spec.key) for spec in specs.values()]
     for folder in folders:
         folder.rename(folder.with_name(f"away-{folder.name}"))
     with pytest.raises(GraftError, match="Expected the weights of the champion"):
-        register_chosen(store, toy_root, "registered", records, "accuracy")
+        register(store, toy_root)
     for folder in folders:
         folder.with_name(f"away-{folder.name}").rename(folder)
+
+
+def test_each_condition_has_a_champion_of_its_own(specs, store: Store, toy_root: Path) -> None:
+    """Two training budgets: validation is not compared between them, and names tell them apart."""
+    longer = replace(specs["scratch"].config.trainer, epochs=3)
+    tracking = replace(specs["scratch"].config.tracking, experiment="two")
+    briefly = replace(specs["scratch"].config, tracking=tracking, seed=1)
+    runs = [specify(config, gather_facts(config)) for config in (briefly, replace(briefly, trainer=longer))]
+    for spec in runs:
+        execute(spec)
+    names = {spec.key: f"graft-two-digits-{spec.condition[:6]}" for spec in runs}
+    told = register(store, toy_root, "two")
+    assert {words.partition(":")[0] for words in told} == {f"Registered as {name}" for name in names.values()}
+    for spec in runs:
+        version = store.client.get_model_version_by_alias(names[spec.key], "champion")
+        tags = {key: version.tags[f"graft.{key}"] for key in ("run_key", "data", "condition")}
+        assert tags == {"run_key": spec.key, "data": "digits", "condition": spec.condition}
+    shutil.rmtree(checkpoint_folder(toy_root, runs[0].key))
+    said: list[str] = []
+    with pytest.raises(GraftError, match=f"to register it as {names[runs[0].key]}"):
+        register_chosen(store, toy_root, "two", read_experiment(store, "two"), "accuracy", said.append)
+    assert [words.partition(":")[0] for words in said] == [f"Registered as {names[runs[1].key]}"]

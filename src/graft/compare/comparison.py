@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from graft.compare.cost import Cost
 from graft.compare.curves import Axis, Curve
-from graft.compare.gaps import Gap
+from graft.compare.gaps import Gap, LeftOut
 from graft.compare.importance import Importance
 from graft.compare.multiplier import Multiplier
 from graft.compare.select import TRANSFER_METHODS as TRANSFER_METHODS
@@ -80,7 +80,7 @@ class Contrast:
     Attributes:
         other: The other arm.
         difference: Paired difference, headline minus other.
-        established: Whether it is one after Holm's correction over all contrasts of the section.
+        established: Whether it is one after Holm's correction over all contrasts of the report.
     """
 
     other: Arm
@@ -160,11 +160,11 @@ class Section:
         axis: Where the label budgets stand in figures.
         folds: Number of folds of the cross-validation, None without.
         shared: The tuning values that all trials share.
-        family: Number of comparisons that Holm's correction covers.
+        family: Number of comparisons that Holm's correction covers: those of the whole report.
         budgets: The label budgets, ascending.
         curves: Each arm over the label budgets.
         gaps: Runs that are not there or not finished.
-        left_out: Arm and label budget of those that could not be compared.
+        left_out: The arms that are not compared, by label budget.
         chosen: Ids of the runs of all chosen trials.
         importance: What the validation metric of the transfer arms varies with, by label budget.
         tuning_curves: Expected best validation metric among the first trials of each arm.
@@ -184,7 +184,7 @@ class Section:
     budgets: tuple[Budget, ...]
     curves: tuple[Curve, ...]
     gaps: tuple[Gap, ...]
-    left_out: tuple[tuple[Arm, str], ...]
+    left_out: tuple[LeftOut, ...]
     chosen: tuple[str, ...]
     importance: tuple[Importance, ...] = ()
     tuning_curves: tuple[TuningCurve, ...] = ()

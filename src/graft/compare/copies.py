@@ -10,49 +10,58 @@ import numpy as np
 
 from graft.compare.comparison import CopiedBudget, WithoutCopies
 from graft.compare.image_tables import IntArray, Table, Tables, read_tables
-from graft.compare.judgement import Judgement, judge_pairs
+from graft.compare.judgement import Judgement
 from graft.compare.select import Choice
 from graft.plan.arms import Arm
 from graft.track.archive import Archive
 
 
-def weigh_copies(
-    choices: Sequence[Choice],
-    tables: Tables,
-    judged: Mapping[tuple[Arm, str], Judgement],
-    margin: float,
-    archive: Archive | None,
-) -> tuple[CopiedBudget, ...]:
-    """Take out the test images that any run of a label budget trained on a copy of, and judge again.
+def leave_out_copies(choices: Sequence[Choice], tables: Tables, archive: Archive | None) -> Tables:
+    """Return the test metrics without the images that any run of a label budget trained on a copy of.
 
     All runs of a budget lose the same images, so that they stay paired. Over several folds nothing is taken
     out: their test images differ.
 
     Args:
-        choices: The choices of a condition, ascending by label budget.
+        choices: The choices of a condition.
         tables: Their test metrics by seed and test image.
-        judged: What their differences establish with the copies.
-        margin: Difference that counts as none, in the unit of the metric.
         archive: Where the predictions are; None: nowhere.
 
     Returns:
-        The label budgets with copies, ascending.
-
-    Raises:
-        GraftError: When a chosen run has no test metric.
+        The tables; where training held no copies, the same ones.
     """
     copied = _find_copied(choices, tables)
     if not copied:
-        return ()
+        return tables
     concerned = [one for one in choices if one.labels in copied]
     read = read_tables(concerned, tables.metric, tables.folds, archive, leave_out=copied)
     untouched = {key: one for key, one in tables.found.items() if key[1] not in copied}
     changed = {key: one for key, one in read.found.items() if key in tables.found}
-    rest = replace(tables, found=untouched | changed)
-    again = judge_pairs(choices, rest, margin)
+    return replace(tables, found=untouched | changed)
+
+
+def weigh_copies(
+    choices: Sequence[Choice],
+    tables: Tables,
+    rest: Tables,
+    judged: Mapping[tuple[Arm, str], Judgement],
+    again: Mapping[tuple[Arm, str], Judgement],
+) -> tuple[CopiedBudget, ...]:
+    """Say what each arm reached, and what its difference establishes, with and without the copies.
+
+    Args:
+        choices: The choices of a condition, ascending by label budget.
+        tables: Their test metrics by seed and test image.
+        rest: The same without the copies.
+        judged: What their differences establish with the copies.
+        again: The same without the copies.
+
+    Returns:
+        The label budgets with copies, ascending.
+    """
     budgets = []
-    for labels, images in copied.items():
-        keys = [(one.arm, labels) for one in concerned if (one.arm, labels) in tables.found]
+    for labels, images in _find_copied(choices, tables).items():
+        keys = [key for one in choices if one.labels == labels and (key := (one.arm, labels)) in tables.found]
         arms = tuple(
             WithoutCopies(
                 key[0],

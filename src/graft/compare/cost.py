@@ -22,9 +22,11 @@ class Cost:
 
     Attributes:
         seconds: Mean seconds of one run of the chosen trial, as if it ran alone.
-        tuned_seconds: Seconds of one run of every trial: what it takes to choose, and to train, once.
+        tuned_seconds: Seconds of one run of every trial: what it takes to choose, and to train, once; what
+            was pruned or diverged with what it took until then.
         images: Mean training images seen by one run of the chosen trial.
         tuned_images: Training images seen by one run of every trial.
+        unknown_trials: Trials that these two lack, because none of their runs recorded what it took.
         flops: Mean floating-point operations of one run of the chosen trial.
         pretrain_seconds: Seconds that pretraining took, where the weights say so.
         reach_seconds: Mean seconds until validation was as good as the twin's best; infinite where it never
@@ -37,6 +39,7 @@ class Cost:
     tuned_seconds: float
     images: float
     tuned_images: float
+    unknown_trials: int
     flops: float
     pretrain_seconds: float
     reach_seconds: float
@@ -74,6 +77,7 @@ def weigh_costs(
                 tuned_seconds=tuned[place],
                 images=mean_metric(choice.runs, choice.runs, "images_seen"),
                 tuned_images=_add_trials(choice, "images_seen"),
+                unknown_trials=_count_unknown(choice),
                 flops=mean_metric(choice.runs, choice.runs, "train_flops"),
                 pretrain_seconds=pretrain,
                 reach_seconds=reach,
@@ -102,36 +106,55 @@ def is_on_front(place: int, worth: Sequence[float], cost: Sequence[float]) -> bo
     )
 
 
-def average_history(choice: Choice, histories: Mapping[str, History]) -> list[tuple[int, float]]:
-    """Return the mean validation metric over the runs of a choice, at the steps that all of them recorded."""
-    found = [dict(histories[run.run_id]) for run in choice.runs.values() if histories.get(run.run_id)]
-    if not found or len(found) < len(choice.runs):
+def _trace(choice: Choice, histories: Mapping[str, History], sign: float) -> list[tuple[float, float]]:
+    """Return the seconds of a run and the best validation metric until then, means over the runs of a choice.
+
+    A run that stopped early keeps what it had, and costs no more.
+
+    Returns:
+        Pairs at the steps that any of them recorded, ascending; none where one of them recorded nothing.
+    """
+    curves = [histories.get(run.run_id, ()) for run in choice.runs.values()]
+    if not curves or not all(curves):
         return []
-    steps = sorted(set.intersection(*(set(one) for one in found)))
-    return [(step, math.fsum(one[step] for one in found) / len(found)) for step in steps]
+    spent = [run.metrics.get("train_seconds", math.nan) for run in choice.runs.values()]
+    trace = []
+    for step in sorted(set.union(*({at for at, _ in curve} for curve in curves))):
+        until = [[sign * value for at, value in curve if at <= step] for curve in curves]
+        if not all(until):  # one of them was not looked at yet
+            continue
+        seconds = [
+            whole * min(1.0, step / curve[-1][0]) if curve[-1][0] else math.nan
+            for whole, curve in zip(spent, curves, strict=True)
+        ]
+        best = math.fsum(max(values) for values in until) / len(until)
+        trace.append((math.fsum(seconds) / len(seconds), best))
+    return trace
 
 
 def _add_trials(choice: Choice, key: str) -> float:
-    """Return the sum over trials of the mean over its runs; NaN where a trial recorded none."""
-    means = []
-    for runs in choice.tried.values():
-        values = [run.metrics[key] for run in runs.values() if key in run.metrics]
-        means.append(math.fsum(values) / len(values) if values else math.nan)
-    known = [mean for mean in means if math.isfinite(mean)]
-    return math.fsum(known) if known else math.nan
+    """Return the sum over trials of the mean over its runs that recorded it; NaN where none of any did."""
+    found = [
+        [run.metrics[key] for run in runs.values() if key in run.metrics] for runs in choice.tried.values()
+    ]
+    means = [math.fsum(values) / len(values) for values in found if values]
+    return math.fsum(means) if means else math.nan
+
+
+def _count_unknown(choice: Choice) -> int:
+    """Return the number of trials none of whose runs recorded what it took."""
+    tried = choice.tried.values()
+    return sum(not any("train_seconds" in run.metrics for run in runs.values()) for runs in tried)
 
 
 def _reach(choice: Choice, twin: Choice, histories: Mapping[str, History], higher: bool) -> float:
-    """Return the seconds until mean validation was as good as the twin's best."""
-    mine, theirs = average_history(choice, histories), average_history(twin, histories)
+    """Return the mean seconds until the best validation so far was as good as the twin's, on average."""
+    sign = 1.0 if higher else -1.0
+    mine, theirs = _trace(choice, histories, sign), _trace(twin, histories, sign)
     if not mine or not theirs:
         return math.nan
-    sign = 1.0 if higher else -1.0
-    best = max(sign * value for _, value in theirs)
-    seconds = mean_metric(choice.runs, choice.runs, "train_seconds")
-    last = mine[-1][0]
-    steps = next((step for step, value in mine if sign * value >= best), None)
-    return math.inf if steps is None else seconds * steps / last if last else math.nan
+    wanted = theirs[-1][1] - 1e-12  # means of equal numbers may differ in their last digit
+    return next((seconds for seconds, best in mine if best >= wanted), math.inf)
 
 
 def _say_break_even(reach: float, twin: Choice, pretrain: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from graft.compare.comparison import TRANSFER_METHODS, Section
 from graft.compare.gaps import Gap
+from graft.compare.left_out import doubt_left_out, list_left_out
 from graft.compare.naming import (
     count_words,
     join_few,
@@ -54,6 +55,7 @@ def list_doubts(
         *_doubt_single_rates(section, selection),
         *_doubt_budgets(section),
         *_doubt_gaps(section),
+        *doubt_left_out(section),
         *doubt_origins(section, records, metric),
     ]
 
@@ -69,10 +71,13 @@ def list_notes(section: Section, records: Sequence[RunRecord]) -> list[str]:
     for key, opening in TOLD_NOTES.items():
         told = [line for record in records for line in record.notes.get(key, "").splitlines()]
         notes += [f"{opening}: {line}" for line in sorted(filter(None, set(map(str.strip, told))))]
+    left_out = {(one.arm, one.labels) for one in section.left_out if one.finished}
     alone: dict[str, list[str]] = defaultdict(list)
     for budget in section.budgets:
         for row in budget.rows:
-            if row.verdict is None and row.arm.method in TRANSFER_METHODS:
+            if row.verdict is not None or row.arm.method not in TRANSFER_METHODS:
+                continue
+            if (row.arm.twin, budget.labels) not in left_out:
                 alone[row.name].append(budget.labels)
     for name, labels in alone.items():
         notes.append(
@@ -83,7 +88,7 @@ def list_notes(section: Section, records: Sequence[RunRecord]) -> list[str]:
 
 
 def list_gaps(section: Section) -> list[str]:
-    """List the runs that are missing or did not finish, those of one kind together."""
+    """List the runs that are missing or did not finish, those of one kind together; then arms left out."""
     groups: dict[tuple[Arm, str, str, str], list[Gap]] = defaultdict(list)
     for gap in section.gaps:
         groups[gap.arm, gap.labels, gap.status, gap.reason].append(gap)
@@ -94,11 +99,7 @@ def list_gaps(section: Section) -> list[str]:
         where = f"{section.names.get(arm, arm.label)}, {name_budget(labels)}"
         which = f"{_name_replicates({gap.replicate for gap in gaps})}; {count_words(trials, 'trial')}"
         lines.append(f"{where}: {count_words(len(gaps), 'run')} {status} ({which}){because}")
-    compared = "seeds" if section.folds is None else "replicates"
-    for arm, labels in section.left_out:
-        where = f"{section.names[arm]}, {name_budget(labels)}"
-        lines.append(f"{where}: left out, no trial finished the {compared} compared")
-    return lines
+    return lines + list_left_out(section)
 
 
 def _doubt_baseline(section: Section) -> list[str]:

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
-from graft.compare.comparison import Budget, Comparison, Row
+from graft.compare.comparison import Comparison, Row, Section
 from graft.compare.naming import name_budget, write_gain
+from graft.compare.ranking import name_section
 from graft.compare.select import order_labels
 from graft.compare.statistics import Verdict
 from graft.config.names import METHODS
@@ -62,34 +63,65 @@ def parse_expectation(text: str) -> Expectation:
 def list_failures(comparison: Comparison, expectation: Expectation) -> list[str]:
     """Return where an expectation does not hold, in words; nothing when it holds everywhere.
 
-    Every arm that is meant has to have the verdict, at each label budget that is meant, in each condition.
+    Every arm that is meant has to have the verdict, at each label budget that is meant, in each condition. It
+    does not hold for an arm that was left out, nor at a label budget where no such arm was compared.
 
     Raises:
-        GraftError: When it speaks of an arm or a label budget that is not compared.
+        GraftError: When it speaks of an arm or a label budget that there is not.
     """
-    budgets = [budget for section in comparison.sections for budget in section.budgets]
-    labels = order_labels(budget.labels for budget in budgets)
-    if expectation.labels is not None and expectation.labels not in labels:
-        raise GraftError(expected_one_of("labels of --expect", expectation.labels, labels))
-    asked = [budget for budget in budgets if expectation.labels in (None, budget.labels)]
-    found = [(budget, row) for budget in asked for row in budget.rows if _is_meant(row, expectation.who)]
-    if not found:
-        rows = [row for budget in budgets for row in budget.rows]
-        names = [_HEADLINE, *(row.arm.method for row in rows), *(row.name for row in rows)]
-        raise GraftError(expected_one_of("who of --expect", expectation.who, dict.fromkeys(names), limit=12))
+    places = [(section, labels) for section in comparison.sections for labels in _list_labels(section)]
+    known = order_labels(labels for _, labels in places)
+    if expectation.labels is not None and expectation.labels not in known:
+        raise GraftError(expected_one_of("labels of --expect", expectation.labels, known))
+    names = _list_names(comparison)
+    if expectation.who not in names:
+        raise GraftError(expected_one_of("who of --expect", expectation.who, names, limit=12))
+    several = len(comparison.sections) > 1
     return [
-        _say_instead(budget, row, comparison.metric)
-        for budget, row in found
+        f"{name_section(section)}: {failure}" if several else failure
+        for section, labels in places
+        if expectation.labels in (None, labels)
+        for failure in _list_failures(section, labels, expectation, comparison.metric)
+    ]
+
+
+def _list_labels(section: Section) -> list[str]:
+    """Return the label budgets of a section, with those at which no arm could be compared."""
+    budgets = [budget.labels for budget in section.budgets]
+    return order_labels([*budgets, *(one.labels for one in section.left_out)])
+
+
+def _list_names(comparison: Comparison) -> list[str]:
+    """Return whom an expectation can speak of: arms that were compared, and that were left out."""
+    named = [item for section in comparison.sections for item in section.names.items()]
+    return list(dict.fromkeys([_HEADLINE, *(arm.method for arm, _ in named), *(name for _, name in named)]))
+
+
+def _list_failures(section: Section, labels: str, expectation: Expectation, metric: str) -> list[str]:
+    """Return where an expectation does not hold at a label budget of a section."""
+    rows = [row for budget in section.budgets if budget.labels == labels for row in budget.rows]
+    meant = [row for row in rows if _is_meant(row, expectation.who)]
+    where = name_budget(labels)
+    failures = [
+        f"{row.name}, {where}: {_say_instead(row, metric)}"
+        for row in meant
         if row.verdict != expectation.verdict
     ]
+    left_out = [
+        f"{section.names[one.arm]}, {where}: left out, too few of its runs can be compared"
+        for one in section.left_out
+        if one.labels == labels and expectation.who in (one.arm.method, section.names[one.arm])
+    ]
+    if not meant and not left_out:
+        return [f"{expectation.who}, {where}: no such arm is compared"]
+    return failures + left_out
 
 
 def _is_meant(row: Row, who: str) -> bool:
     return row.headline if who == _HEADLINE else who in (row.arm.method, row.name)
 
 
-def _say_instead(budget: Budget, row: Row, metric: str) -> str:
-    where = f"{row.name}, {name_budget(budget.labels)}"
+def _say_instead(row: Row, metric: str) -> str:
     if row.to_twin is None:
-        return f"{where}: there is no twin to compare with"
-    return f"{where}: {row.verdict}, {write_gain(row.to_twin.estimate, metric)}"
+        return "there is no twin to compare with"
+    return f"{row.verdict}, {write_gain(row.to_twin.estimate, metric)}"

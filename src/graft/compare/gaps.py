@@ -1,4 +1,4 @@
-"""Runs that a complete comparison would have, and has not."""
+"""Runs that a complete comparison would have, and has not, and the arms that are not compared for it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ class Gap:
     replicate: Replicate
     status: str
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An arm that is not compared at a label budget.
+
+    Attributes:
+        arm: The arm.
+        labels: Label budget.
+        finished: Its replicates that could be compared, ascending.
+        compared: Those on which the others are compared, ascending.
+    """
+
+    arm: Arm
+    labels: str
+    finished: tuple[Replicate, ...]
+    compared: tuple[Replicate, ...]
 
 
 def is_usable(record: RunRecord, metric: str) -> bool:

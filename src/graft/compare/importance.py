@@ -20,7 +20,7 @@ REST = "rest"
 #: A share below this is rounding.
 _NOTHING = 1e-6
 
-_ARM_FACTORS = ("backbone", "weights", "freeze_depth", "head", "loss", "augment", "input")
+_ARM_FACTORS = ("backbone", "weights", "head", "loss", "augment", "input")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def rank_factors(choices: Sequence[Choice], metric: str) -> list[Importance]:
             if choice.labels != labels or choice.arm.method not in TRANSFER_METHODS:
                 continue
             about = {name: str(getattr(choice.arm, name)) for name in _ARM_FACTORS}
+            # One factor: a cut inside a stage is a depth of its own.
+            about["freeze_depth"] = choice.arm.freeze_until or str(choice.arm.freeze_depth)
             for trial, runs in choice.tried.items():
                 words = dict(word.partition("=")[::2] for word in trial.split())
                 for replicate, run in runs.items():

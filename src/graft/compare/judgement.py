@@ -19,6 +19,9 @@ from graft.config.names import METRICS
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
 
+#: The choices of a condition, and their test metrics by seed and test image.
+Compared = tuple[Sequence[Choice], Tables]
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -45,36 +48,42 @@ class Judgement:
     settles: str
 
 
-def judge_pairs(choices: Sequence[Choice], tables: Tables, margin: float) -> dict[tuple[Arm, str], Judgement]:
-    """Judge each transfer arm against its twin; the family is every arm and label budget with a twin.
+def judge_pairs(compared: Sequence[Compared], margin: float) -> list[dict[tuple[Arm, str], Judgement]]:
+    """Judge each transfer arm against its twin, condition by condition.
 
-    Equivalence is looked at first, by two one-sided tests at 5 %; then whether Holm's correction leaves a
-    difference.
+    The family is every arm and label budget with a twin in all conditions. Equivalence is looked at first, by
+    two one-sided tests at 5 %; then whether Holm's correction leaves a difference.
 
     Args:
-        choices: The choices of a condition.
-        tables: Their test metrics by seed and test image.
+        compared: The choices of each condition, and their test metrics by seed and test image.
         margin: Difference that counts as none, in the unit of the metric.
 
     Raises:
         GraftError: When a chosen run has no test metric.
     """
-    pairs = pair(choices)
-    spreads = [tables.subtract(one.choice, one.twin, one.replicates) for one in pairs]
-    p_values = [spread.p for spread in spreads]
-    adjusted, levels = adjust_holm(p_values), find_levels(p_values)
-    better = METRICS[tables.metric].higher_is_better
-    judged = {}
-    for one, spread, p, level in zip(pairs, spreads, adjusted, levels, strict=True):
-        difference = spread.estimate(level)
-        verdict = judge(difference, p, higher_is_better=better)
-        verdict = "equivalent" if spread.is_within(margin) else verdict
-        settles = say_settles(spread, level, margin) if verdict == "not established" else ""
-        over_seeds = spread if spread.folds else spread.over_seeds
-        judged[one.choice.arm, one.choice.labels] = Judgement(
-            one.twin, spread, level, difference, over_seeds.estimate(level), p, verdict, settles
-        )
+    weighed = [
+        (place, one, tables.subtract(one.choice, one.twin, one.replicates))
+        for place, (choices, tables) in enumerate(compared)
+        for one in pair(choices)
+    ]
+    p_values = [spread.p for *_, spread in weighed]
+    judged: list[dict[tuple[Arm, str], Judgement]] = [{} for _ in compared]
+    for (place, one, spread), p, level in zip(
+        weighed, adjust_holm(p_values), find_levels(p_values), strict=True
+    ):
+        metric = compared[place][1].metric
+        judged[place][one.choice.arm, one.choice.labels] = _judge(one.twin, spread, p, level, margin, metric)
     return judged
+
+
+def _judge(twin: Choice, spread: Spread, p: float, level: float, margin: float, metric: str) -> Judgement:
+    """Return what a difference establishes, its p-value adjusted and its level found over the family."""
+    difference = spread.estimate(level)
+    verdict = judge(difference, p, higher_is_better=METRICS[metric].higher_is_better)
+    verdict = "equivalent" if spread.is_within(margin) else verdict
+    settles = say_settles(spread, level, margin) if verdict == "not established" else ""
+    over_seeds = spread if spread.folds else spread.over_seeds
+    return Judgement(twin, spread, level, difference, over_seeds.estimate(level), p, verdict, settles)
 
 
 def find_headline(choices: Sequence[Choice], metric: str) -> Choice | None:
@@ -89,24 +98,30 @@ def find_headline(choices: Sequence[Choice], metric: str) -> Choice | None:
 
 
 def contrast_headlines(
-    choices: Sequence[Choice], headlines: Mapping[str, Choice | None], tables: Tables
-) -> dict[str, tuple[Contrast, ...]]:
-    """Contrast each budget's headline arm with the other transfer arms, adjusted as a family of its own."""
-    found: list[tuple[str, Arm, Spread]] = []
-    for labels, headline in headlines.items():
-        for other in choices:
-            if headline is None or other is headline or other.labels != labels:
-                continue
-            both = sorted(set(headline.runs) & set(other.runs))
-            if other.arm.method in TRANSFER_METHODS and both:
-                found.append((labels, other.arm, tables.subtract(headline, other, both)))
+    compared: Sequence[Compared], headlines: Sequence[Mapping[str, Choice | None]]
+) -> list[dict[str, tuple[Contrast, ...]]]:
+    """Contrast each budget's headline arm with the other transfer arms, adjusted as a family of its own.
+
+    Args:
+        compared: The choices of each condition, and their test metrics by seed and test image.
+        headlines: The headline arm of each condition at each label budget.
+    """
+    found: list[tuple[int, str, Arm, Spread]] = []
+    for place, (choices, tables) in enumerate(compared):
+        for labels, headline in headlines[place].items():
+            for other in choices:
+                if headline is None or other is headline or other.labels != labels:
+                    continue
+                both = sorted(set(headline.runs) & set(other.runs))
+                if other.arm.method in TRANSFER_METHODS and both:
+                    found.append((place, labels, other.arm, tables.subtract(headline, other, both)))
     p_values = [spread.p for *_, spread in found]
-    contrasts: dict[str, tuple[Contrast, ...]] = {}
-    for (labels, arm, spread), p, level in zip(
+    contrasts: list[dict[str, tuple[Contrast, ...]]] = [{} for _ in compared]
+    for (place, labels, arm, spread), p, level in zip(
         found, adjust_holm(p_values), find_levels(p_values), strict=True
     ):
         contrast = Contrast(arm, spread.estimate(level), p < ALPHA)
-        contrasts[labels] = (*contrasts.get(labels, ()), contrast)
+        contrasts[place][labels] = (*contrasts[place].get(labels, ()), contrast)
     return contrasts
 
 

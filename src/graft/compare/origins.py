@@ -74,7 +74,27 @@ def _doubt_versions(records: Sequence[RunRecord]) -> list[str]:
     if len(versions) > 1:
         said = f"Runs are of several versions of graft ({join_words(versions)}), meant to give equal results"
         return [f"{said}. To be sure, run the sweep anew with one: `paths.root=<new folder>`."]
-    return []
+    return _doubt_commits(finished)
+
+
+def _doubt_commits(finished: Sequence[RunRecord]) -> list[str]:
+    """Code beside graft's version may have changed too: graft from a clone, or a backbone of one's own.
+
+    The commit is that of the repository in which `graft` was started, whatever is in there.
+    """
+    known = [record for record in finished if "commit" in record.notes]
+    commits = _read_notes(known, "commit")
+    changed = sum(record.notes.get("git_dirty") == "true" for record in known)
+    if len(commits) < 2 and changed in (0, len(known)):
+        return []
+    parts = [f"commits {join_few([one[:8] for one in commits])}"] if len(commits) > 1 else []
+    parts += [f"{changed} of {len(known)} with changes that were not committed"] if changed else []
+    said = f"Runs were started in several states of your repository ({', '.join(parts)})"
+    why = "if code that they use changed in between, arms may differ by that"
+    todo = (
+        "commit, and run the sweep anew from one state: `paths.root=<new folder>`, a folder that git ignores"
+    )
+    return [f"{said}: {why}. To be sure, {todo}."]
 
 
 def _doubt_images(section: Section) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from graft.compare.comparison import Comparison, Row, Section
-from graft.compare.naming import join_words
 from graft.compare.replicates import name_replicate
 from graft.config.names import METRICS
 
@@ -36,12 +35,12 @@ def explain(comparison: Comparison) -> list[str]:
         lines += _explain_differences(comparison)
     if any(folded):
         lines.append(_FOLDS)
-    families = join_words(str(section.family) for section in comparison.sections)
+    family = max((section.family for section in comparison.sections), default=0)
     by = "fold by fold" if all(folded) else "replicate by replicate" if any(folded) else "seed by seed"
     lines.append(
         f"A verdict compares an arm with its twin, {by}: the same data, labels, preprocessing and training"
         ' budget, from scratch. "Helps" and "hurts" need p below 0.05 in the paired test after Holm\'s'
-        f" correction over all comparisons with a twin ({families}); differences between transfer arms are"
+        f" correction over all comparisons with a twin ({family}); differences between transfer arms are"
         " corrected as a family of their own."
     )
     if any(row.verdict == "equivalent" for row in _rows(comparison)):

@@ -1,9 +1,9 @@
-"""What the replicates of an arm amount to: how many independent values, and how they are counted in words."""
+"""Which replicates arms are compared on, what they amount to, and how they are counted in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graft.plan.replicates import Replicate
@@ -38,6 +38,40 @@ def sample_values(values: Mapping[Replicate, float], folds: int | None) -> Sampl
         return Sample(tuple(values[one] for one in sorted(values)), 0.0)
     grouped = [[values[one] for one in sorted(values) if one.division == own] for own in divisions]
     return Sample(tuple(math.fsum(own) / len(own) for own in grouped), 1 / (folds - 1))
+
+
+def choose_replicates(finished: Sequence[frozenset[Replicate]]) -> frozenset[Replicate]:
+    """Return the replicates to compare on: those that keep most runs of what finished some of them.
+
+    What lacks one of them is left out, so that a quick look at something more does not cut all the rest down
+    to it; nor do many of them, since there are never fewer than half of the most that one has. Of sets that
+    keep as many runs the larger one is taken. It is empty where nothing finished.
+    """
+    enough = max(map(len, finished), default=0) / 2
+
+    def rank(some: frozenset[Replicate]) -> tuple[int, int, list[Replicate]]:
+        kept = sum(some <= other for other in finished)
+        return (-len(some) * kept, -len(some), sorted(some))
+
+    found = [one for one in _list_common(finished) if len(one) >= enough]
+    return min(found, key=rank, default=frozenset())
+
+
+def _list_common(finished: Sequence[frozenset[Replicate]]) -> Iterator[frozenset[Replicate]]:
+    """List what several have in common: from each one on, joined first by those that leave most of it.
+
+    Not all that there is: with many different ones that would be too much.
+    """
+    for common in set(finished):
+        rest = set(finished)
+        while common:
+            yield common
+            rest = {one for one in rest if not common <= one}
+            common = min((common & one for one in rest), key=_most_first, default=frozenset())
+
+
+def _most_first(some: frozenset[Replicate]) -> tuple[int, list[Replicate]]:
+    return (-len(some), sorted(some))
 
 
 def find_divisions(replicates: Collection[Replicate]) -> list[tuple[int, int]]:

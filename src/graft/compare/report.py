@@ -23,7 +23,7 @@ from graft.compare.origins import note_data_versions
 from graft.compare.page import render_page
 from graft.compare.ranking import name_section
 from graft.compare.runs import format_runs
-from graft.compare.section import build_section
+from graft.compare.section import build_sections
 from graft.compare.select import Selection, SelectionName, select_trials
 from graft.compare.statistics import MARGIN
 from graft.compare.verdict import say_verdict
@@ -69,8 +69,8 @@ def compare_records(
     sections, doubts, notes = [], [], []
     selections = select_trials(records, metric, selection)
     compared = [one for one in selections if one.choices]
-    for one in compared:
-        section = build_section(one, metric, margin=margin, archive=archive)
+    built = build_sections(compared, metric, margin=margin, archive=archive)
+    for one, section in zip(compared, built, strict=True):
         budgets = [
             replace(own, sentence=say_verdict(own, section.names, metric, margin)) for own in section.budgets
         ]

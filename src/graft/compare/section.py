@@ -1,16 +1,16 @@
-"""One condition compared: its rows, its verdicts, and what else its report says."""
+"""Conditions compared: their rows, their verdicts, and what else the report says of each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from graft.compare.comparison import Budget, Contrast, Row, Section
-from graft.compare.copies import weigh_copies
+from graft.compare.comparison import Budget, Contrast, CopiedBudget, Row, Section
+from graft.compare.copies import leave_out_copies, weigh_copies
 from graft.compare.cost import Cost, History, weigh_costs
 from graft.compare.curves import place_budgets, read_test, trace_curves
-from graft.compare.image_tables import read_tables
+from graft.compare.image_tables import Tables, read_tables
 from graft.compare.importance import rank_factors
 from graft.compare.judgement import Judgement, contrast_headlines, count_labels, find_headline, judge_pairs
 from graft.compare.multiplier import Multiplier
@@ -20,19 +20,45 @@ from graft.compare.select import Choice, Selection, mean_metric
 from graft.compare.statistics import MARGIN, estimate_mean
 from graft.compare.tuning import trace_tuning
 from graft.config.names import METRICS
+from graft.plan.arms import Arm
 from graft.track.archive import Archive
 
 #: The last part of a training in which a baseline that was trained long enough no longer improves.
 _LAST_PART = 0.1
 
 
-def build_section(
-    selection: Selection, metric: str, *, margin: float = MARGIN, archive: Archive | None = None
-) -> Section:
-    """Compare the chosen trials of one condition.
+@dataclass(frozen=True)
+class _Findings:
+    """What the differences between the chosen trials of a condition establish.
+
+    Attributes:
+        tables: The test metrics by seed and test image.
+        judged: Each transfer arm and label budget against its twin.
+        headlines: The headline arm of each label budget, ascending.
+        contrasts: The headline arms against the other transfer arms.
+        copies: The label budgets at which training held copies of test images.
+        family: Number of comparisons that Holm's correction covers, those of other conditions included.
+    """
+
+    tables: Tables
+    judged: Mapping[tuple[Arm, str], Judgement]
+    headlines: Mapping[str, Choice | None]
+    contrasts: Mapping[str, tuple[Contrast, ...]]
+    copies: tuple[CopiedBudget, ...]
+    family: int
+
+
+def build_sections(
+    selections: Sequence[Selection],
+    metric: str,
+    *,
+    margin: float = MARGIN,
+    archive: Archive | None = None,
+) -> list[Section]:
+    """Compare the chosen trials of each condition; Holm's correction covers the differences of all of them.
 
     Args:
-        selection: What was chosen.
+        selections: What was chosen, by condition.
         metric: Name of the metric, without a split.
         margin: Difference to the twin that counts as none, in the unit of the metric.
         archive: Where predictions and histories of the chosen runs are; None: nowhere.
@@ -40,28 +66,59 @@ def build_section(
     Raises:
         GraftError: When a chosen run has no test metric.
     """
-    choices, folds = selection.choices, selection.folds
-    tables = read_tables(choices, metric, folds, archive)
+    compared = [(one.choices, read_tables(one.choices, metric, one.folds, archive)) for one in selections]
+    rest = [(choices, leave_out_copies(choices, tables, archive)) for choices, tables in compared]
+    copied = any(tables is not without for (_, tables), (_, without) in zip(compared, rest, strict=True))
+    judged = judge_pairs(compared, margin)
+    again = judge_pairs(rest, margin) if copied else judged
+    headlines = [_find_headlines(choices, metric) for choices, _ in compared]
+    contrasts = contrast_headlines(compared, headlines)
+    return [
+        _build_section(
+            selection,
+            _Findings(
+                tables=tables,
+                judged=judged[place],
+                headlines=headlines[place],
+                contrasts=contrasts[place],
+                copies=weigh_copies(choices, tables, rest[place][1], judged[place], again[place]),
+                family=sum(map(len, judged)),
+            ),
+            margin,
+            archive,
+        )
+        for place, (selection, (choices, tables)) in enumerate(zip(selections, compared, strict=True))
+    ]
+
+
+def _find_headlines(choices: Sequence[Choice], metric: str) -> dict[str, Choice | None]:
+    """Return the headline arm of each label budget, ascending."""
+    return {
+        labels: find_headline([one for one in choices if one.labels == labels], metric)
+        for labels in place_budgets(choices).places
+    }
+
+
+def _build_section(selection: Selection, found: _Findings, margin: float, archive: Archive | None) -> Section:
+    """Return one condition from what its differences establish."""
+    choices, folds, metric = selection.choices, selection.folds, found.tables.metric
     histories = _read_histories(choices, metric, archive)
-    judged = judge_pairs(choices, tables, margin)
     axis = place_budgets(choices)
-    found = {labels: [one for one in choices if one.labels == labels] for labels in axis.places}
-    headlines = {labels: find_headline(own, metric) for labels, own in found.items()}
-    contrasts = contrast_headlines(choices, headlines, tables)
-    names = name_arms([choice.arm for choice in choices] + [arm for arm, _ in selection.left_out])
+    names = name_arms([choice.arm for choice in choices] + [one.arm for one in selection.left_out])
     shared, tuned = split_trials(sorted({trial for choice in choices for trial in choice.trials}))
     budgets = []
-    for labels, own in found.items():
+    for labels, headline in found.headlines.items():
+        own = [one for one in choices if one.labels == labels]
         tests = [mean_metric(one.runs, one.runs, f"test/{metric}") for one in own]
-        twins = {arm: one.twin for (arm, budget), one in judged.items() if budget == labels}
+        twins = {arm: one.twin for (arm, budget), one in found.judged.items() if budget == labels}
         costs = weigh_costs(own, twins, tests, histories, metric)
         rows = []
         for choice, cost in zip(own, costs, strict=True):
             row = _make_row(choice, metric, folds, names[choice.arm], tuned[choice.trial], cost)
-            one = judged.get((choice.arm, labels))
-            multiplier = count_labels(choice, choices, axis, tables) if one else None
-            rows.append(_judge_row(row, one, multiplier, choice is headlines[labels]))
-        budgets.append(_gather_budget(labels, own, rows, contrasts.get(labels, ()), metric))
+            one = found.judged.get((choice.arm, labels))
+            multiplier = count_labels(choice, choices, axis, found.tables) if one else None
+            rows.append(_judge_row(row, one, multiplier, choice is headline))
+        budgets.append(_gather_budget(labels, own, rows, found.contrasts.get(labels, ()), metric))
     return Section(
         condition=selection.condition,
         data=selection.data,
@@ -69,7 +126,7 @@ def build_section(
         axis=axis,
         folds=folds,
         shared=shared,
-        family=len(judged),
+        family=found.family,
         budgets=tuple(budgets),
         curves=tuple(trace_curves(choices, metric, folds)),
         gaps=selection.gaps,
@@ -77,10 +134,10 @@ def build_section(
         chosen=tuple(record.run_id for choice in choices for record in choice.runs.values()),
         importance=tuple(rank_factors(choices, metric)),
         tuning_curves=tuple(trace_tuning(choices, metric)),
-        without_images=tables.missing if judged else (),
-        class_sizes=tables.class_sizes,
+        without_images=found.tables.missing if found.judged else (),
+        class_sizes=found.tables.class_sizes,
         rising=_find_rising(choices, histories, metric, margin),
-        copies=weigh_copies(choices, tables, judged, margin, archive),
+        copies=found.copies,
     )
 
 

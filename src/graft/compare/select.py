@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from graft.compare.gaps import Gap, is_usable, list_gaps, name_status
+from graft.compare.gaps import Gap, LeftOut, is_usable, list_gaps, name_status
+from graft.compare.replicates import choose_replicates
 from graft.config.names import METRICS
 from graft.errors import GraftError, expected_one_of
 from graft.plan.arms import Arm
@@ -32,7 +33,7 @@ class Choice:
         arm: What is compared.
         labels: Label budget.
         trial: The chosen trial.
-        runs: Its finished runs by replicate, ascending: those that all arms of the budget have.
+        runs: Its finished runs by replicate, ascending: those that all arms compared at the budget have.
         validation: Mean validation metric over these replicates.
         trials: All trials that were tried, finished or not.
         tried: All runs of each of them, of any status.
@@ -65,7 +66,7 @@ class Selection:
         data: Name of the data set.
         choices: The chosen trials.
         gaps: Runs that are not there or not finished.
-        left_out: Arm and label budget of those without a trial to choose.
+        left_out: The arms that are not compared, by label budget.
         folds: Number of folds of the cross-validation, None without.
     """
 
@@ -73,7 +74,7 @@ class Selection:
     data: str
     choices: tuple[Choice, ...]
     gaps: tuple[Gap, ...]
-    left_out: tuple[tuple[Arm, str], ...]
+    left_out: tuple[LeftOut, ...]
     folds: int | None = None
 
 
@@ -97,9 +98,9 @@ def select_trials(
 ) -> list[Selection]:
     """Choose one trial per condition, arm and label budget by its mean validation metric over replicates.
 
-    At a label budget all arms are compared on the replicates that all of them finished. Trials that tie go
-    to the simpler one (fewer knobs in effect), then to the one that trained faster. None with a diverged run
-    is chosen.
+    At a label budget all arms are compared on the same replicates, and those that lack one are left out.
+    Trials that tie go to the simpler one (fewer knobs in effect), then to the one that trained faster. None
+    with a diverged run is chosen.
 
     Args:
         records: Runs of any status, in any order.
@@ -118,6 +119,8 @@ def select_trials(
     _expect_comparable(records, metric)
     split = "test" if selection == "oracle" else "val"
     selections = [_select_condition(list(found.values()), metric, split) for found in cells.values()]
+    if not any(one.choices for one in selections):
+        raise GraftError(_explain_diverged(records, metric))
     sizes = Counter(record.condition for record in records if is_usable(record, metric))
     return sorted(selections, key=lambda one: (not one.choices, -sizes[one.condition], one.condition))
 
@@ -192,24 +195,33 @@ def _expect_comparable(records: Sequence[RunRecord], metric: str) -> None:
     )
 
 
+def _explain_diverged(records: Sequence[RunRecord], metric: str) -> str:
+    """Say why there are finished runs, and yet no trial to choose."""
+    diverged = sum(name_status(record, metric) == "diverged" for record in records)
+    finished = sum(is_usable(record, metric) for record in records)
+    return (
+        f"Expected a trial without a diverged run, but got none: {finished} finished, of trials that"
+        f" diverged under another seed ({diverged} diverged). A trial counts only if it trains under"
+        " every seed. A smaller `optim.lr` or `optim.gradient_clip=1` may help: add it to the sweep."
+    )
+
+
 def _select_condition(records: Sequence[RunRecord], metric: str, split: str) -> Selection:
     choices: list[Choice] = []
     gaps: list[Gap] = []
-    left_out: list[tuple[Arm, str]] = []
+    left_out: list[LeftOut] = []
     for labels in order_labels(record.labels for record in records):
         trials: dict[Arm, dict[str, dict[Replicate, RunRecord]]] = defaultdict(lambda: defaultdict(dict))
         for record in records:
             if record.labels == labels:
                 trials[record.arm][record.trial][record.replicate] = record
         ordered = {arm: trials[arm] for arm in sorted(trials, key=order_arm)}
-        common = _common_replicates(ordered, metric)
-        chosen = [
-            _choose(arm, labels, runs, common[arm], metric, split)
-            for arm, runs in ordered.items()
-            if arm in common
-        ]
-        choices += chosen
-        left_out += [(arm, labels) for arm in ordered if arm not in common]
+        own, common = _common_replicates(ordered, metric)
+        for arm, runs in ordered.items():
+            if common and common <= own[arm]:
+                choices.append(_choose(arm, labels, runs, common, metric, split))
+            else:
+                left_out.append(LeftOut(arm, labels, tuple(sorted(own[arm])), tuple(sorted(common))))
         gaps += list_gaps(ordered, labels, metric)
     first = records[0]
     return Selection(first.condition, first.data, tuple(choices), tuple(gaps), tuple(left_out), first.folds)
@@ -222,24 +234,23 @@ def order_arm(arm: Arm) -> tuple[object, ...]:
 
 def _common_replicates(
     trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], metric: str
-) -> dict[Arm, frozenset[Replicate]]:
-    """Return for each arm that can be compared the replicates that all such arms finished.
+) -> tuple[dict[Arm, frozenset[Replicate]], frozenset[Replicate]]:
+    """Return the replicates of each arm that could be compared, and those on which arms are compared.
 
-    An arm whose replicates are disjoint from those of the others is left out, the one with fewer.
+    These keep most runs of transfer arms that their twins have too. Arms without a twin count only where that
+    leaves one replicate at most, which gives no verdict; the others only where there is no transfer arm. An
+    arm that lacks one of them is left out.
     """
-    own: dict[Arm, frozenset[Replicate]] = {}
+    own = {}
     for arm, runs in trials.items():
         finished = _finished_replicates(runs, metric)
-        if finished:
-            own[arm] = _widest_replicates(list(finished.values()))
-    common: frozenset[Replicate] = frozenset()
-    compared: list[Arm] = []
-    for arm in sorted(own, key=lambda one: (-len(own[one]), order_arm(one))):
-        shared = common & own[arm] if compared else own[arm]
-        if shared:
-            common = shared
-            compared.append(arm)
-    return dict.fromkeys(compared, common)
+        own[arm] = choose_replicates(list(finished.values()))
+    transfer = [arm for arm in own if arm.method in TRANSFER_METHODS]
+    pairs = [own[arm] & own[arm.twin] for arm in transfer if arm.twin in own]
+    shared = choose_replicates(pairs)
+    if len(shared) < 2:
+        shared = choose_replicates([*pairs, *(own[arm] for arm in transfer if not own.get(arm.twin))])
+    return own, shared or choose_replicates(list(own.values()))
 
 
 def _finished_replicates(
@@ -253,15 +264,6 @@ def _finished_replicates(
         if usable and not diverged:
             finished[trial] = usable
     return finished
-
-
-def _widest_replicates(finished: Collection[frozenset[Replicate]]) -> frozenset[Replicate]:
-    """Return the replicates that keep most runs: a sweep cut short may have the last in one trial only."""
-
-    def runs_kept(some: frozenset[Replicate]) -> int:
-        return len(some) * sum(some <= other for other in finished)
-
-    return max(finished, key=lambda some: (runs_kept(some), len(some), sorted(some, reverse=True)))
 
 
 def _choose(

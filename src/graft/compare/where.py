@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,8 +31,8 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _ARM_FIELDS = tuple(item.name for item in fields(Arm))
 
-#: In these an arm and its twin differ: a condition on them keeps the twins of what it keeps.
-_NOT_OF_A_TWIN = ("weights", "method", "freeze_depth")
+#: Where a run stands; an arm and its twin are compared where they stand in the same place.
+_PLACE_FIELDS = ("labels", "seed", "fold", "data", "experiment", "status", "condition")
 
 _EXAMPLE = 'for example: --where "backbone=resnet18 and labels<=20"'
 
@@ -67,6 +68,10 @@ class Where:
     def keep(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """Return the runs that count: those that match, and the from-scratch twins of their arms.
 
+        A twin answers an arm whatever the arm is asked to be, in the same place: conditions on an arm are not
+        asked of it, those on the place are. Of its trials those stay that have the tuning values asked for;
+        where it has none such (no twin has a smaller rate for its backbone), that is not asked of it either.
+
         Raises:
             GraftError: When a field is none, or nothing matches.
         """
@@ -74,21 +79,30 @@ class Where:
         for condition in self.conditions:
             if condition.field not in known:
                 raise GraftError(expected_one_of("a field of --where", condition.field, known, limit=20))
-        kept = [record for record in records if self._matches(record, ())]
+        kept = [record for record in records if all(one.holds(record) for one in self.conditions)]
         if not kept:
             raise GraftError(
                 f"Expected some of {len(records)} runs to match --where {self.text!r}, but none does."
                 f" {self._list_values(records)}"
             )
         twins = {record.arm.twin for record in kept if not record.arm.from_scratch}
-        return [
-            record
-            for record in records
-            if self._matches(record, ()) or (record.arm in twins and self._matches(record, _NOT_OF_A_TWIN))
-        ]
+        ids = {record.run_id for record in [*kept, *self._keep_twins(records, twins)]}
+        return [record for record in records if record.run_id in ids]
 
-    def _matches(self, record: RunRecord, leaving_out: Sequence[str]) -> bool:
-        return all(one.holds(record) for one in self.conditions if one.field not in leaving_out)
+    def _keep_twins(self, records: Sequence[RunRecord], twins: Collection[Arm]) -> list[RunRecord]:
+        """Return the runs of twins in the places asked for, of the trials asked for as far as there are."""
+        places = [one for one in self.conditions if one.field in _PLACE_FIELDS]
+        tuning = [one for one in self.conditions if one.field not in (*_PLACE_FIELDS, *_ARM_FIELDS)]
+        groups: dict[tuple[Arm, str, str], list[RunRecord]] = defaultdict(list)
+        for record in records:
+            if record.arm in twins and all(one.holds(record) for one in places):
+                groups[record.arm, record.condition, record.labels].append(record)
+        found = []
+        for runs in groups.values():
+            for condition in tuning:
+                runs = [record for record in runs if condition.holds(record)] or runs
+            found += runs
+        return found
 
     def _list_values(self, records: Sequence[RunRecord]) -> str:
         """Say which values there are of each field that was asked for."""
@@ -131,13 +145,7 @@ def list_fields(records: Sequence[RunRecord]) -> list[str]:
     tuned = {word.partition("=")[0] for record in records for word in record.trial.split()}
     return [
         *_ARM_FIELDS,
-        "labels",
-        "seed",
-        "fold",
-        "data",
-        "experiment",
-        "status",
-        "condition",
+        *_PLACE_FIELDS,
         *sorted(tuned),
     ]
 
@@ -148,7 +156,7 @@ def read_field(record: RunRecord, name: str) -> str | None:
         return str(getattr(record.arm, name))
     if name == "fold":
         return None if record.replicate.fold is None else str(record.replicate.fold)
-    if name in ("labels", "seed", "data", "experiment", "status", "condition"):
+    if name in _PLACE_FIELDS:
         return str(getattr(record, name))
     words = dict(word.partition("=")[::2] for word in record.trial.split())
     return words.get(name)

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from graft.compare.where import Where, parse_where
 from graft.errors import GraftError, expected_one_of
 from graft.progress import show_progress
 
 if TYPE_CHECKING:
     from graft.deliver.predictions import BadFile
+
+_OUT = "a file after `--out`, such as: --out=predictions.csv"
+
+#: Options with a value, and what is said where it is missing.
+_VALUED = {
+    "--out": _OUT,
+    "out": _OUT,
+    "--where": "conditions after `--where`, such as: --where data=digits",
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,14 @@ class Prediction:
         files: Files and folders.
         out: The table to write.
         skip_bad: Whether files that cannot be read are left out instead of refused.
+        where: Which runs of the experiment count, None for all.
     """
 
     reference: str
     files: tuple[Path, ...]
     out: Path = Path("predictions.csv")
     skip_bad: bool = False
+    where: Where | None = None
 
 
 def read_prediction(words: Sequence[str]) -> tuple[Prediction, list[str]]:
@@ -39,20 +51,20 @@ def read_prediction(words: Sequence[str]) -> tuple[Prediction, list[str]]:
     Raises:
         GraftError: A word is missing, or an option is unknown.
     """
-    out, skip_bad, places = Path("predictions.csv"), False, list[str]()
+    values, skip_bad, places = dict[str, str](), False, list[str]()
     rest, left = list[str](), list(words)
     while left:
         word = left.pop(0)
         name, sign, value = word.partition("=")
-        if name in ("--out", "out"):
+        if name in _VALUED:
             value = value if sign else (left.pop(0) if left else "")
             if not value:
-                raise GraftError("Expected a file after `--out`, such as: --out=predictions.csv")
-            out = Path(value).expanduser()
+                raise GraftError(f"Expected {_VALUED[name]}")
+            values[name.removeprefix("--")] = value
         elif word == "--skip-bad":
             skip_bad = True
         elif word.startswith("-"):
-            raise GraftError(expected_one_of("option", name, ("--out", "--skip-bad")))
+            raise GraftError(expected_one_of("option", name, ("--out", "--skip-bad", "--where")))
         else:
             is_place = name in ("paths.root", "tracking.uri") and sign
             (places if is_place else rest).append(word)
@@ -63,7 +75,9 @@ def read_prediction(words: Sequence[str]) -> tuple[Prediction, list[str]]:
             f"{came}: graft predict my_experiment ~/new_images"
         )
     files = tuple(Path(word).expanduser() for word in rest[1:])
-    return Prediction(rest[0], files, out, skip_bad), places
+    out = Path(values.get("out", "predictions.csv")).expanduser()
+    where = parse_where(values["where"]) if "where" in values else None
+    return Prediction(rest[0], files, out, skip_bad, where), places
 
 
 def predict(asked: Prediction, root: Path, uri: str | None) -> int:
@@ -89,10 +103,10 @@ def predict(asked: Prediction, root: Path, uri: str | None) -> int:
             f"Expected runs under {str(root)!r}, but there is no such folder. Start with: graft train"
         )
     root = root.resolve()
-    if has_weights(root, asked.reference):  # a run key: nobody has to be asked
+    if asked.where is None and has_weights(root, asked.reference):  # a run key: nobody has to be asked
         key, said = asked.reference, f"the run {asked.reference}"
     else:
-        key, said = choose_run(open_store(uri, root), root, asked.reference)
+        key, said = choose_run(open_store(uri, root), root, asked.reference, asked.where)
     kept = load_kept(root, key)
     console.print(f"With {said}; {kept.preprocessing.summary}", highlight=False, markup=False)
     if not asked.skip_bad:

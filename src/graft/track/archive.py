@@ -64,9 +64,16 @@ class Archive:
         return SavedScores(index.astype(np.int64), label.astype(np.int64), scores.astype(np.float64), copied)
 
     def history(self, run_id: str, key: str) -> list[tuple[int, float]]:
-        """Return a metric over optimizer steps, ascending; the last value of each step, none if not there."""
+        """Return a metric over optimizer steps, ascending; none if it is not there.
+
+        The first value of a step is what was measured then: at its last step a run says once more what its
+        chosen weights have.
+        """
         points = self.store.client.get_metric_history(run_id, key)
-        return sorted({int(one.step): float(one.value) for one in points}.items())
+        found: dict[int, float] = {}
+        for one in sorted(points, key=lambda point: int(point.timestamp)):
+            found.setdefault(int(one.step), float(one.value))
+        return sorted(found.items())
 
     @cached_property
     def _places(self) -> dict[str, str]:

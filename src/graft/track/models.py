@@ -49,17 +49,21 @@ class Candidate:
     classes: int
 
 
-def name_registered(experiment: str) -> str:
-    """Return the name under which the models of an experiment are registered."""
-    return "graft-" + experiment.translate(str.maketrans("/:", "--"))
+def name_registered(*parts: str) -> str:
+    """Return the name under which models are registered: of an experiment, and of a part of it.
+
+    >>> name_registered("pets"), name_registered("digits/transfer", "letters")
+    ('graft-pets', 'graft-digits-transfer-letters')
+    """
+    return "-".join(["graft", *parts]).translate(str.maketrans("/:", "--"))
 
 
-def register_models(store: Store, experiment: str, candidates: Sequence[Candidate]) -> int:
+def register_models(store: Store, name: str, candidates: Sequence[Candidate]) -> int:
     """Log and register the models that are not registered yet, and call the first one the champion.
 
     Args:
         store: Where to write.
-        experiment: Names the registered model.
+        name: Name of the registered model.
         candidates: The best one first; at least one.
 
     Returns:
@@ -68,7 +72,6 @@ def register_models(store: Store, experiment: str, candidates: Sequence[Candidat
     Raises:
         StoreAwayError: When the store does not answer.
     """
-    name = name_registered(experiment)
     with needing_answers(store.uri):
         known = _list_versions(store, name)
         fresh = [one for one in candidates if one.run_id not in known]

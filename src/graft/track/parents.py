@@ -19,8 +19,17 @@ _DESCRIPTION = "mlflow.note.content"
 #: The longest tag that MLflow takes.
 _LONGEST = 8000
 
+#: Ends a description that had to be cut.
+_MORE = "\n\nMore in the report, among the artifacts: `report/index.html`.\n"
+
+#: The most metrics that MLflow takes at once.
+_MOST_METRICS = 1000
+
 #: Folder of the artifacts that hold the report.
 REPORT_FOLDER = "report"
+
+#: What the keys of gains begin with.
+GAIN = "gain/"
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,13 @@ def publish_report(
 ) -> None:
     """Put a verdict on parent runs: as their description, as metrics, and the report as artifacts.
 
-    The description begins with a link to the chosen runs of each label budget.
+    The description begins with a link to the chosen runs of each label budget. A gain that an earlier verdict
+    said and this one does not becomes NaN: MLflow deletes no metric, and an old number would mislead.
 
     Args:
         store: Where to write.
         parents: The parent runs.
-        description: The verdict in Markdown.
+        description: The verdict in Markdown; what is too long for MLflow is cut at the end of a line.
         numbers: Gains by metric key; what is no finite number is left out.
         folder: Folder of the report.
         budgets: The label budgets, as runs carry them.
@@ -76,19 +86,40 @@ def publish_report(
     Raises:
         StoreAwayError: When the store does not answer.
     """
-    from mlflow.entities import Metric, RunTag
+    from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, 0) for key, value in numbers.items() if math.isfinite(value)]
+    said = {key: value for key, value in numbers.items() if math.isfinite(value)}
     with needing_answers(store.uri):
         for experiment_id in sorted({parent.experiment_id for parent in parents}):
             save_views(store, experiment_id, budgets, metric)
         for parent in parents:
             links = [f"[{labels}]({link_view(parent.experiment_id, labels)})" for labels in budgets]
             opening = f"The chosen runs, side by side, by labels: {', '.join(links)}\n\n"
-            tags = [RunTag(_DESCRIPTION, opening + description[: _LONGEST - len(opening)])]
-            store.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
+            store.client.set_tag(parent.run_id, _DESCRIPTION, _cut(opening + description))
+            own = _find_unsaid(store, parent, said) | said
+            metrics = [Metric(key, value, now, 0) for key, value in own.items()]
+            for start in range(0, len(metrics), _MOST_METRICS):
+                store.client.log_batch(parent.run_id, metrics=metrics[start : start + _MOST_METRICS])
             store.client.log_artifacts(parent.run_id, str(folder), REPORT_FOLDER)
+
+
+def _find_unsaid(store: Store, parent: Parent, said: Mapping[str, float]) -> dict[str, float]:
+    """Return NaN for each gain that a parent run has a number for, and that is not said any more."""
+    known = store.client.get_run(parent.run_id).data.metrics
+    return {
+        key: math.nan
+        for key, value in known.items()
+        if key.startswith(GAIN) and key not in said and not math.isnan(value)
+    }
+
+
+def _cut(text: str) -> str:
+    """Return text as long as MLflow takes it, of whole lines, and say where more is."""
+    if len(text) <= _LONGEST:
+        return text
+    kept = text[: _LONGEST - len(_MORE)]
+    return (kept.rpartition("\n")[0] or kept) + _MORE
 
 
 def link_parent(parent: Parent) -> str:

@@ -229,7 +229,7 @@ def provenance() -> Mapping[str, str]:
     if commit:
         tags |= {
             "mlflow.source.git.commit": commit,
-            "graft.git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
+            "graft.git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
         }
     return tags
 

@@ -79,7 +79,8 @@ def _draw_arms(axes: Axes, section: Section, rows: Sequence[Row], front: Sequenc
             label=row.name,
             **look,
         )
-        said = f"{row.name}: {write_value(row.test)} for {write_seconds(count_cost(row))}"
+        least = "at least " if row.cost is not None and row.cost.unknown_trials else ""
+        said = f"{row.name}: {write_value(row.test)} for {least}{write_seconds(count_cost(row))}"
         words.put(mean, [said + (", on the front" if row in front else "")])
 
 
