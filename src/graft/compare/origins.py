@@ -91,9 +91,7 @@ def _doubt_commits(finished: Sequence[RunRecord]) -> list[str]:
     parts += [f"{changed} of {len(known)} with changes that were not committed"] if changed else []
     said = f"Runs were started in several states of your repository ({', '.join(parts)})"
     why = "if code that they use changed in between, arms may differ by that"
-    todo = (
-        "commit, and run the sweep anew from one state: `paths.root=<new folder>`, a folder that git ignores"
-    )
+    todo = "commit, and run the sweep anew from one state: `paths.root=<new folder>`"
     return [f"{said}: {why}. To be sure, {todo}."]
 
 
