@@ -186,8 +186,8 @@ COMMAND = (
 )
 
 
-def measure_rows(bench: Bench, repeats: int) -> list[dict[str, Any]]:
-    """Measure the table, repeats interleaved."""
+def measure_rows(bench: Bench, repeats: int, folder: Path) -> list[dict[str, Any]]:
+    """Measure the table, repeats interleaved; write it after each of them."""
     for repeat in range(repeats):
         plain = measure_plain_probe(bench, repeat)
         for row in ROWS:
@@ -195,9 +195,12 @@ def measure_rows(bench: Bench, repeats: int) -> list[dict[str, Any]]:
                 measure_probes(bench, row.name, row.probes, list(row.kinds), plain)
         for kind in ROWS[2].kinds:
             # Both paths do the same where nothing is frozen: only more repeats tell that from noise.
-            for again in range(2 if kind.depth <= 0 else 1):
-                measure_kind(bench, kind, bound=not again)
-    return [summarise(bench, row) for row in ROWS]
+            times = 2 if kind.depth <= 0 else 1
+            for number in range(times):
+                measure_kind(bench, kind, bound=number == times - 1)
+        rows = [summarise(bench, row) for row in ROWS]
+        tell(bench, rows, {}, folder)
+    return rows
 
 
 def write_report(out: Mapping[str, Any], folder: Path) -> None:
@@ -264,8 +267,7 @@ def main() -> None:
         weights["resnet50"] = write_random_weights(root, "resnet50")
         bench = Bench(root, asked.images.resolve(), weights)
         warm_up(bench)
-        rows, more = measure_rows(bench, asked.repeats), dict[str, str]()
-        tell(bench, rows, more, asked.out)
+        rows, more = measure_rows(bench, asked.repeats, asked.out), dict[str, str]()
         for title, measure in MORE.items():
             more[title] = measure(bench, asked.repeats)
             tell(bench, rows, more, asked.out)

@@ -67,8 +67,6 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
     records = read_records(store, names)
     archive = Archive(store)
     comparison = add_agreement(compare_asked(records, names, asked, archive), root)
-    if not asked.is_usual:  # what the usual one reads is marked as chosen
-        mark_read(store, comparison.newly_read)
     # What is read by programs stands alone on stdout.
     console = Console(stderr=asked.as_json)
     for table in () if asked.as_json else render_table(comparison):
@@ -83,6 +81,8 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
         print(format_json(comparison), end="")
     if asked.is_usual:
         settle(store, comparison, names, root, folder, console)
+    else:  # what the usual one reads is marked as chosen
+        mark_read(store, comparison.newly_read)
     console.print(f"The report: {written[0]}", soft_wrap=True)
     console.print(f"The dashboard: graft ui{say_place(str(root))}", soft_wrap=True)
     code = _check_expectations(comparison, asked)

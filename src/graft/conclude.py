@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graft.track.writer import RunWriter
     from graft.train.fit import Fitted
     from graft.train.neighbours import Float32Array
+    from graft.train.task import Recorder
 
 
 def record_end(
@@ -57,7 +58,7 @@ def record_end(
     recorder.record({"run_seconds": seconds}, fitted.best_step)
 
 
-def record_cut(recorder: RunWriter, inputs: Inputs, seconds: float, steps: int) -> None:
+def record_cut(recorder: Recorder, inputs: Inputs, seconds: float, steps: int) -> None:
     """Record what a run cost that was pruned or diverged: the search for the best trial paid for it, too.
 
     Args:

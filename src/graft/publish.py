@@ -119,7 +119,9 @@ def register_models(
         if obstacle:
             raise GraftError(obstacle)
         register_chosen(store, root, comparison.experiment, comparison.records, comparison.metric, tell)
-    except GraftError as error:
-        if typed:
+    except Exception as error:  # of MLflow or torch: a model that cannot be exported, no registry
+        if typed and isinstance(error, GraftError):
             raise
+        if typed:
+            raise GraftError(f"Expected to register the chosen models, but could not: {error}") from error
         tell(f"Not registered, though runs were trained with `tracking.register=true`: {error}")

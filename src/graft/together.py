@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graft.conclude import record_cut
 from graft.errors import RunInterrupted
 from graft.inputs import Inputs, View, assemble_inputs, build_model, open_view
 from graft.plan.groups import Sharing
@@ -20,6 +21,7 @@ from graft.sharing import share_rows
 if TYPE_CHECKING:
     from graft.model.backbone import Backbone
     from graft.model.classifier import Classifier
+    from graft.reuse.fused import Cut
     from graft.train.fit import Fitted
     from graft.train.task import Recorder
 
@@ -52,7 +54,7 @@ class Trained:
     """
 
     inputs: Inputs
-    outcome: Fitted | Exception
+    outcome: Fitted | Cut
     rounds: Rounds
 
     def replay(self, recorder: Recorder | None) -> Fitted:
@@ -61,11 +63,15 @@ class Trained:
         Raises:
             DivergedError: The loss became NaN or infinite.
         """
+        from graft.reuse.fused import Cut
+
         if recorder is not None:
             for step, metrics in self.rounds.kept:
                 recorder.record(metrics, step)
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
+        if isinstance(self.outcome, Cut):
+            if recorder is not None:
+                record_cut(recorder, self.inputs, self.outcome.seconds, self.outcome.steps)
+            raise self.outcome.failure
         return self.outcome
 
 

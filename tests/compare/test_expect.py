@@ -50,8 +50,16 @@ def test_what_was_left_out_or_never_compared_does_not_hold(sweep, make_arm, make
 
 
 def test_it_has_to_hold_in_each_condition(sweep, make_arm, make_run) -> None:
-    alone = [make_run(make_arm(), val=0.5, test=0.5, condition="other99", seed=seed) for seed in range(2)]
+    """Where there is from scratch alone, there is nothing to judge."""
+    others = [
+        make_run(arm, val=0.5, test=0.5, condition="other99", seed=seed)
+        for arm in (make_arm(), make_arm("linear_probe", 5))
+        for seed in range(2)
+    ]
+    alone = [one for one in others if one.arm.from_scratch]
     comparison = compare_records([*sweep, *alone], experiment="demo", metric="accuracy")
+    assert list_failures(comparison, parse_expectation("fine_tune helps at 2")) == []
+    comparison = compare_records([*sweep, *others], experiment="demo", metric="accuracy")
     assert list_failures(comparison, parse_expectation("fine_tune helps at 2")) == [
         "digits (condition other9): fine_tune, 2 labels per class: no such arm is compared"
     ]

@@ -131,3 +131,14 @@ def test_a_broken_where_says_the_grammar(text: str, came: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(GraftError):
         assert parse_where(text).conditions
+
+
+def test_twins_stay_in_the_condition_of_their_arms_at_all_its_budgets(make_arm, make_run) -> None:
+    """From scratch at more labels says how many labels the probe is worth; elsewhere it answers nobody."""
+    probe, scratch = make_arm("linear_probe", 5), make_arm()
+    here = make_run(probe, val=1, test=1, labels="2")
+    twins = [make_run(scratch, val=1, test=1, labels=labels) for labels in ("2", "50")]
+    elsewhere = make_run(scratch, val=1, test=1, condition="elsewhere")
+    where = parse_where("method=linear_probe")
+    assert where.keep([here, *twins, elsewhere]) == [here, *twins]
+    assert where.match([here, *twins, elsewhere]) == [here]

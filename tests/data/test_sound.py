@@ -86,3 +86,19 @@ def test_a_table_without_its_bad_images(root: Path, tmp_path: Path) -> None:
         assert images.labels[index] == whole.labels[before]
         assert np.array_equal(images.read(index), whole.read(before))
     assert {finding.kind for finding in report.findings} == {"unreadable_image", "leak"}
+
+
+def test_folders_inside_a_class_count_whatever_they_are_called(tmp_path: Path) -> None:
+    """The check reads what a run trains on; beside the classes an archive's own folder is none."""
+    rng = np.random.default_rng(1)
+    for name in ("a", "b", "b/__resized"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{number}.png")
+    (tmp_path / "mine" / "__MACOSX").mkdir()
+    config = DataConfig(name="folder", root=str(tmp_path / "mine"))
+    images, report, _ = open_sound_images(config, tmp_path / "cache", lambda channels: RGB, tmp_path)
+    assert len(images) == len(report.items) == 12
+    assert images.class_names == ("a", "b")
+    assert images.likenesses is not None

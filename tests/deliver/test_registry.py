@@ -171,7 +171,7 @@ def test_each_condition_has_a_champion_of_its_own(specs, store: Store, toy_root:
     runs = [specify(config, gather_facts(config)) for config in (briefly, replace(briefly, trainer=longer))]
     for spec in runs:
         execute(spec)
-    names = {spec.key: f"graft-two-digits-{spec.condition[:6]}" for spec in runs}
+    names = {spec.key: f"graft-two+digits-{spec.condition[:6]}" for spec in runs}
     told = register(store, toy_root, "two")
     assert {words.partition(":")[0] for words in told} == {f"Registered as {name}" for name in names.values()}
     for spec in runs:

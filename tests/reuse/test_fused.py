@@ -16,7 +16,7 @@ from graft.data.schedule import count_steps_per_pass
 from graft.data.splits import Split
 from graft.errors import DivergedError, RunInterrupted
 from graft.model.classifier import build_classifier
-from graft.reuse.fused import HeadRun, fit_group
+from graft.reuse.fused import Cut, HeadRun, fit_group
 from graft.train.fit import fit, plan_budget, seed_everything
 from graft.train.stop import StopRequest
 
@@ -173,7 +173,10 @@ def test_a_head_that_diverges_leaves_the_others_alone():
     ]
     _, _, (first, second, third) = fuse(configs, scale=1e20)
     _, _, (healthy, lone) = fuse([configure(), configure(1)], scale=1e20)
-    assert isinstance(second, DivergedError)
+    assert isinstance(second, Cut)
+    assert isinstance(second.failure, DivergedError)
+    assert second.seconds > 0
+    assert 0 < second.steps < first.steps
     assert first.validation == healthy.validation
     assert third.validation == lone.validation
 

@@ -113,6 +113,16 @@ def test_a_line_that_was_not_finished_says_nothing(cut, tmp_path):
     assert entry.missing(np.arange(40, 50)).tolist() == []
 
 
+def test_what_is_stored_is_counted_past_what_is_damaged(tmp_path):
+    store = make(tmp_path)
+    assert store.count_stored(NAME, np.arange(COUNT)) == 0
+    entry = store.open(NAME, COUNT, SHAPE, torch.float32)
+    entry.write(np.arange(7), values_of(np.arange(7)))
+    journal = entry.folder / "journal.jsonl"
+    journal.write_text(journal.read_text() + '{"rows": [[0, 90000000000]], "sha256": "00"}\n')
+    assert store.count_stored(NAME, np.arange(COUNT)) == 7
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"count": 3, "shape": [1], "dtype": "float32"}'])
 def test_an_entry_that_is_not_what_its_name_says_is_thrown_away(content, tmp_path):
     store = make(tmp_path)

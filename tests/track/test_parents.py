@@ -11,6 +11,7 @@ from graft.errors import GraftError
 from graft.plan.spec import RunSpec
 from graft.track.parents import Parent, publish_report, read_parents
 from graft.track.store import Store
+from graft.track.views import save_views
 from graft.track.writer import start_sweep
 
 Plan = Callable[..., RunSpec]
@@ -57,6 +58,9 @@ def test_a_parent_carries_the_verdict(store: Store, plan: Plan, tmp_path: Path) 
     view = json.loads(store.client.get_experiment(home).tags["mlflow.sharedViewState.graft-30percent"])
     assert view["searchFilter"].endswith("tags.`graft.labels` = '30%'")
     assert view["orderByKey"] == "metrics.`test/macro_f1`" == view["selectedColumns"][0]
+    assert not view["orderByAsc"]
+    save_views(store, home, ["2"], "nll")  # the lower the better
+    assert json.loads(store.client.get_experiment(home).tags["mlflow.sharedViewState.graft-2"])["orderByAsc"]
     store.client.search_runs([home], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])
 
 

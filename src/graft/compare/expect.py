@@ -86,8 +86,11 @@ def list_failures(comparison: Comparison, expectation: Expectation) -> list[str]
 
 
 def _list_labels(section: Section) -> list[str]:
-    """Return the label budgets of a section, with those at which no arm could be compared."""
-    budgets = [budget.labels for budget in section.budgets]
+    """Return the label budgets of a section, with those at which no arm could be compared.
+
+    Those at which there is from scratch alone are none to judge at.
+    """
+    budgets = [one.labels for one in section.budgets if any(not row.arm.from_scratch for row in one.rows)]
     return order_labels([*budgets, *(one.labels for one in section.left_out)])
 
 

@@ -68,9 +68,21 @@ class Where:
     def keep(self, records: Sequence[RunRecord]) -> list[RunRecord]:
         """Return the runs that count: those that match, and the from-scratch twins of their arms.
 
-        A twin answers an arm whatever the arm is asked to be, in the same place: conditions on an arm are not
-        asked of it, those on the place are. Of its trials those stay that have the tuning values asked for;
-        where it has none such (no twin has a smaller rate for its backbone), that is not asked of it either.
+        A twin answers an arm whatever the arm is asked to be, in the same condition: what is asked of an arm
+        is not asked of it, what is asked of the place is. It stays at label budgets at which no arm does, for
+        they say how many labels transfer is worth. Of its trials those stay that have the tuning values asked
+        for; where it has none such (no twin has a smaller rate for its backbone), that is not asked of it.
+
+        Raises:
+            GraftError: When a field is none, or nothing matches.
+        """
+        kept = self.match(records)
+        twins = {(record.arm.twin, record.condition) for record in kept if not record.arm.from_scratch}
+        ids = {record.run_id for record in [*kept, *self._keep_twins(records, twins)]}
+        return [record for record in records if record.run_id in ids]
+
+    def match(self, records: Sequence[RunRecord]) -> list[RunRecord]:
+        """Return the runs that all conditions hold for.
 
         Raises:
             GraftError: When a field is none, or nothing matches.
@@ -85,17 +97,17 @@ class Where:
                 f"Expected some of {len(records)} runs to match --where {self.text!r}, but none does."
                 f" {self._list_values(records)}"
             )
-        twins = {record.arm.twin for record in kept if not record.arm.from_scratch}
-        ids = {record.run_id for record in [*kept, *self._keep_twins(records, twins)]}
-        return [record for record in records if record.run_id in ids]
+        return kept
 
-    def _keep_twins(self, records: Sequence[RunRecord], twins: Collection[Arm]) -> list[RunRecord]:
+    def _keep_twins(
+        self, records: Sequence[RunRecord], twins: Collection[tuple[Arm, str]]
+    ) -> list[RunRecord]:
         """Return the runs of twins in the places asked for, of the trials asked for as far as there are."""
         places = [one for one in self.conditions if one.field in _PLACE_FIELDS]
         tuning = [one for one in self.conditions if one.field not in (*_PLACE_FIELDS, *_ARM_FIELDS)]
         groups: dict[tuple[Arm, str, str], list[RunRecord]] = defaultdict(list)
         for record in records:
-            if record.arm in twins and all(one.holds(record) for one in places):
+            if (record.arm, record.condition) in twins and all(one.holds(record) for one in places):
                 groups[record.arm, record.condition, record.labels].append(record)
         found = []
         for runs in groups.values():

@@ -144,7 +144,7 @@ def _list_inside(walk: _Walk, folder: str, *, follow: bool = True) -> tuple[list
             continue
         if not entry.is_dir():
             files.append(name)
-        elif not entry.name.startswith("__"):
+        elif not (follow and entry.name.startswith("__")):  # an archive's ``__MACOSX``; in a class it counts
             folders.append(name)
     return folders, files
 

@@ -139,7 +139,7 @@ def _find(store: Store, root: Path, reference: str, where: Where | None) -> tupl
         raise GraftError(
             expected_one_of("an experiment, or the id or key of a run", reference, known)
         ) from error
-    return find_champion(records if where is None else where.keep(records), reference, root)
+    return find_champion(records if where is None else where.match(records), reference, root)
 
 
 def find_champion(records: Sequence[RunRecord], name: str, root: Path) -> tuple[RunRecord, str]:

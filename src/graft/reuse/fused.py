@@ -172,13 +172,28 @@ class FusedTask(pl.LightningModule):
                 side.task.on_test_epoch_end()
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A head that diverged.
+
+    Attributes:
+        failure: What to raise.
+        steps: Optimizer steps done until then.
+        seconds: Its share of the time of the group.
+    """
+
+    failure: Exception
+    steps: int
+    seconds: float
+
+
 def fit_group(
     runs: Sequence[HeadRun],
     budget: Budget,
     *,
     stop: StopRequest,
     progress: Callable[[int], None] | None = None,
-) -> list[Fitted | Exception]:
+) -> list[Fitted | Cut]:
     """Train the heads of a group, choose the best validation of each, test each once.
 
     Args:
@@ -188,8 +203,8 @@ def fit_group(
         progress: Told the optimizer steps done.
 
     Returns:
-        What came out of each run, or why it diverged, in their order. ``train_seconds`` is a run's share
-        of the time of the whole group, in proportion to the steps that it took.
+        What came out of each run, or why it diverged, in their order. Its seconds are a run's share of the
+        time of the whole group, in proportion to the steps that it took.
 
     Raises:
         RunInterrupted: It was asked to stop.
@@ -216,12 +231,14 @@ def fit_group(
     with without_advice(), stop.waiting():
         started = time.perf_counter()
         trainer.fit(fused, train_dataloaders=_load_training(fused), val_dataloaders=_load(fused, "val"))
-        seconds_per_step = (time.perf_counter() - started) / sum(side.steps for side in sides)
+        seconds_per_step = (time.perf_counter() - started) / max(1, sum(side.steps for side in sides))
         trainer.test(fused, dataloaders=_load(fused, "test"), verbose=False)
-    return [side.failure or _describe(side, side.steps * seconds_per_step) for side in sides]
+    return [_describe(side, side.steps * seconds_per_step) for side in sides]
 
 
-def _describe(side: _Side, seconds: float) -> Fitted:
+def _describe(side: _Side, seconds: float) -> Fitted | Cut:
+    if side.failure is not None:
+        return Cut(side.failure, side.steps, seconds)
     assert side.best.evaluation is not None
     assert side.task.evaluation is not None
     return Fitted(

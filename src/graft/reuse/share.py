@@ -125,6 +125,7 @@ def share_activations(
 
         seen = replace(prefix, name=name_entries(shared, prefix.device, view), augment=see)
         wanted.append((seen, train))
+    prefix.backbone.eval().to(prefix.device)
     example = prefix.compute_one(evaluated)
     row_bytes = example.numel() * (prefix.dtype or example.dtype).itemsize
     if sum(len(np.unique(rows)) for _, rows in wanted) * row_bytes > store.disk_bytes:

@@ -210,7 +210,8 @@ class ActivationStore:
         own = sizes.pop(name.digest, 0)
         if own == 0 or sum(sizes.values()) + needed > self.disk_bytes:
             return None
-        if needed > shutil.disk_usage(self.root).free + own or not remove_entry(self.root, name.digest):
+        # What is mapped still takes its place on the disk: only the budget is won by this.
+        if needed > shutil.disk_usage(self.root).free or not remove_entry(self.root, name.digest):
             return None
         fresh = self.open(name, entry.count, entry.shape, entry.dtype)
         fresh.faults.extend(entry.faults)
@@ -219,8 +220,14 @@ class ActivationStore:
     def count_stored(self, name: EntryName, rows: Int64Array) -> int:
         """Return how many of ``rows`` ``(n,)``, each there once, an entry speaks of; no hash is looked at."""
         folder = self.root / name.digest
-        spans = [span for _, spans, _ in read_journal(folder) for span in spans] if read_about(folder) else []
-        return int(np.isin(rows, _expand(spans)).sum())
+        about = read_about(folder)
+        try:
+            spans = [span for _, spans, _ in read_journal(folder) for span in spans] if about else []
+            count = int(about["count"]) if about else 0
+        except (OSError, KeyError, TypeError, ValueError):  # thrown away meanwhile, or damaged
+            return 0
+        sound = [(first, last) for first, last in spans if 0 <= first <= last <= count]
+        return int(np.isin(rows, _expand(sound)).sum())
 
     def find(self, name: EntryName) -> Entry | None:
         """Open an entry only where there is one."""

@@ -53,9 +53,9 @@ def name_registered(*parts: str) -> str:
     """Return the name under which models are registered: of an experiment, and of a part of it.
 
     >>> name_registered("pets"), name_registered("digits/transfer", "letters")
-    ('graft-pets', 'graft-digits-transfer-letters')
+    ('graft-pets', 'graft-digits-transfer+letters')
     """
-    return "-".join(["graft", *parts]).translate(str.maketrans("/:", "--"))
+    return f"graft-{'+'.join(parts)}".translate(str.maketrans("/:", "--"))
 
 
 def register_models(store: Store, name: str, candidates: Sequence[Candidate]) -> int:

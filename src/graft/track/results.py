@@ -19,6 +19,7 @@ from graft.config.schema import Config
 from graft.data.copies import find_copied
 from graft.data.replay import describe_split
 from graft.plan.spec import RunSpec
+from graft.track.away import needing_answers
 from graft.track.store import Store
 from graft.track.writer import RunWriter
 
@@ -126,9 +127,14 @@ def mark_chosen(store: Store, run_ids: Iterable[str]) -> None:
 
 
 def mark_read(store: Store, run_ids: Iterable[str]) -> None:
-    """Tag the runs whose test metrics a comparison has read without choosing them for good."""
-    for run_id in run_ids:
-        store.client.set_tag(run_id, "graft.test_read", "true")
+    """Tag the runs whose test metrics a comparison has read without choosing them for good.
+
+    Raises:
+        StoreAwayError: When the store does not answer.
+    """
+    with needing_answers(store.uri):
+        for run_id in run_ids:
+            store.client.set_tag(run_id, "graft.test_read", "true")
 
 
 def drop_weights(root: Path, keys: set[str]) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from graft.config.names import METRICS
 from graft.track.store import Store
 
 #: What MLflow's page reads a shared view from: a tag of the experiment, named in the address.
@@ -50,7 +51,7 @@ def _describe(labels: str, metric: str) -> str:
     view = {
         "searchFilter": " and ".join(f"tags.`graft.{tag}` = '{value}'" for tag, value in wanted.items()),
         "orderByKey": columns[0],
-        "orderByAsc": False,
+        "orderByAsc": not METRICS[metric].higher_is_better,
         "selectedColumns": columns,
         "columnOrder": [name, *columns],
         "columnWidths": {name: _NAME_WIDTH},
