@@ -89,3 +89,11 @@ def test_who_and_labels_have_to_be_compared(comparison) -> None:
         list_failures(comparison, parse_expectation("finetune helps"))
     with pytest.raises(GraftError, match=r"`labels of --expect` to be one of: .*but got '5'"):
         list_failures(comparison, parse_expectation("fine_tune helps at 5"))
+
+
+def test_nothing_holds_where_there_is_from_scratch_alone(make_arm, make_run) -> None:
+    alone = [make_run(make_arm(), val=0.5, test=0.5, seed=seed) for seed in range(3)]
+    comparison = compare_records(alone, experiment="demo", metric="accuracy")
+    assert list_failures(comparison, parse_expectation("transfer helps")) == [
+        "transfer: no such arm is compared"
+    ]

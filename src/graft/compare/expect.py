@@ -69,13 +69,15 @@ def list_failures(comparison: Comparison, expectation: Expectation) -> list[str]
     Raises:
         GraftError: When it speaks of an arm or a label budget that there is not.
     """
-    places = [(section, labels) for section in comparison.sections for labels in _list_labels(section)]
+    who, names = expectation.who, _list_names(comparison)
+    if who not in names:
+        raise GraftError(expected_one_of("who of --expect", who, names, limit=12))
+    places = [(section, labels) for section in comparison.sections for labels in _list_labels(section, who)]
+    if not places:
+        return [f"{who}: no such arm is compared"]
     known = order_labels(labels for _, labels in places)
     if expectation.labels is not None and expectation.labels not in known:
         raise GraftError(expected_one_of("labels of --expect", expectation.labels, known))
-    names = _list_names(comparison)
-    if expectation.who not in names:
-        raise GraftError(expected_one_of("who of --expect", expectation.who, names, limit=12))
     several = len(comparison.sections) > 1
     return [
         f"{name_section(section)}: {failure}" if several else failure
@@ -85,12 +87,16 @@ def list_failures(comparison: Comparison, expectation: Expectation) -> list[str]
     ]
 
 
-def _list_labels(section: Section) -> list[str]:
+def _list_labels(section: Section, who: str) -> list[str]:
     """Return the label budgets of a section, with those at which no arm could be compared.
 
-    Those at which there is from scratch alone are none to judge at.
+    Those at which there is from scratch alone are none to judge transfer at.
     """
-    budgets = [one.labels for one in section.budgets if any(not row.arm.from_scratch for row in one.rows)]
+    budgets = [
+        one.labels
+        for one in section.budgets
+        if any(not row.arm.from_scratch or _is_meant(row, who) for row in one.rows)
+    ]
     return order_labels([*budgets, *(one.labels for one in section.left_out)])
 
 
