@@ -248,3 +248,16 @@ def test_tab_completion_works_in_a_shell(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "transfer=fine_tune"
+
+
+@pytest.mark.parametrize(("choice", "enabled"), [("off", "false"), ("on", "true")])
+def test_reuse_is_switched_by_what_the_docs_say(choice: str, enabled: str, capfd) -> None:
+    """YAML reads a bare `off` as false, which is the name of no choice."""
+    words = ["data=digits", "backbone=small_cnn", "transfer=from_scratch", f"reuse={choice}"]
+    assert main(["train", *words, "--cfg", "job"]) == 0
+    assert f"reuse:\n  enabled: {enabled}\n" in capfd.readouterr().out
+
+
+def test_an_override_with_dashes_says_how_it_is_written(capfd) -> None:
+    assert main(["train", "--experiment", "mine"]) == 2
+    assert "written without dashes: `experiment=" in capfd.readouterr().err

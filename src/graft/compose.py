@@ -35,7 +35,7 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     Raises:
         GraftError: For a mistake in the configuration.
     """
-    words = [_expand_home(word) for word in words]
+    words = [_quote_switch(_expand_home(word)) for word in words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through, to be explained here
     os.environ["GRAFT_COMMAND"] = shlex.join(["graft", primary, *words])
     check_choices(words)
@@ -73,8 +73,22 @@ def compose_and_call(primary: str, words: Sequence[str], call: Callable[[Config]
     return 0
 
 
+#: Hydra's own.
+_FLAGS = (
+    "--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun",
+    "--shell-completion", "--config-path", "--config-name", "--config-dir", "--experimental-rerun", "--info",
+)  # fmt: skip
+
+
 def _check_flags(words: Sequence[str]) -> None:
-    """Refuse flags of Hydra that exclude each other."""
+    """Refuse flags that Hydra has not (it may take them for others), and those that exclude each other."""
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.startswith("--") and name not in _FLAGS:
+            raise GraftError(
+                f"There is no option {name!r}. What a run is made of is written without dashes: "
+                f"`{name.lstrip('-')}={value or '<value>'}`. The options are: {', '.join(_FLAGS)}."
+            )
     looks = [word for word in words if word in ("--cfg", "-c", "--info", "-i")]
     if looks and any(word in ("-m", "--multirun") for word in words):
         raise GraftError(
@@ -88,6 +102,17 @@ def _flags_first(words: Sequence[str]) -> list[str]:
     if wants_completion(words):  # its flag takes a value that looks like an override
         return list(words)
     return sorted(words, key=lambda word: not word.startswith("-") and ("=" in word or word.startswith("~")))
+
+
+def _quote_switch(word: str) -> str:
+    """Quote the choices of `reuse`, which Hydra would read as true and false, and then not find.
+
+    >>> _quote_switch("reuse=off"), _quote_switch("reuse=on,off"), _quote_switch("reuse.disk_gb=0")
+    ("reuse='off'", "reuse='on','off'", 'reuse.disk_gb=0')
+    """
+    if not re.fullmatch(r"reuse=(on|off)(,(on|off))*", word):
+        return word
+    return re.sub(r"\b(on|off)\b", r"'\1'", word)
 
 
 def _expand_home(word: str) -> str:

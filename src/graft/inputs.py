@@ -285,13 +285,30 @@ def describe_arithmetic(spec: RunSpec) -> list[str]:
     return lines
 
 
+def _find_overridden(config: Config) -> list[str]:
+    """Return what the user asked for of preprocessing that is not what the weights expect."""
+    from graft.model.weights import preprocessing_of_weights
+
+    data, root = config.data, Path(config.paths.root).resolve()
+    found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
+    asked = {
+        "image_size": (data.image_size, None, None, None),
+        "resize": (None, None, None, data.resize),
+        "mean": (None, data.mean, None, None),
+        "std": (None, None, data.std, None),
+    }
+    return [
+        name
+        for name, values in asked.items()
+        if getattr(data, name) is not None and (found is None or found.override(*values) != found)
+    ]
+
+
 def _describe_choices(config: Config) -> dict[str, str]:
     """Return what a user chose against what the weights say, for the record and the report."""
     if config.backbone.weights == "none":
         return {}
-    names = [
-        name for name in ("image_size", "resize", "mean", "std") if getattr(config.data, name) is not None
-    ]
+    names = _find_overridden(config)
     listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in names)
     told = {"preprocessing_override": listed} if names else {}
     if config.backbone.allow_partial:

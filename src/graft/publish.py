@@ -32,6 +32,7 @@ def settle(
         folder: Folder of the report.
         console: Where to say what was done.
     """
+    from graft.track.reader import count_ahead
     from graft.track.results import drop_weights, mark_chosen
 
     known = {record.run_id for record in comparison.records if "chosen" in record.notes}
@@ -39,6 +40,14 @@ def settle(
     if len(names) > 1:
         return
     _write_verdict(store, comparison, names[0], folder, console)
+    ahead = count_ahead(store, names[0], comparison.records)
+    if ahead:
+        console.print(
+            f"A preliminary look: {ahead} planned runs are still to do (`graft status "
+            f"{comparison.experiment}`). Weights of runs that are not chosen stay until they are done.",
+            soft_wrap=True,
+        )
+        return
     droppable = {record.run_key for record in comparison.records if _is_droppable(record, comparison)}
     dropped = drop_weights(root, droppable)
     if dropped:

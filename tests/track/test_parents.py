@@ -10,9 +10,10 @@ import pytest
 from graft.errors import GraftError
 from graft.plan.spec import RunSpec
 from graft.track.parents import Parent, publish_report, read_parents
+from graft.track.reader import count_ahead, read_experiment
 from graft.track.store import Store
 from graft.track.views import save_views
-from graft.track.writer import start_sweep
+from graft.track.writer import recording, start_sweep
 
 Plan = Callable[..., RunSpec]
 
@@ -86,3 +87,12 @@ def test_a_gain_that_is_no_longer_said_is_no_number(store: Store, plan: Plan, tm
     assert found["gain/a/2/low"] == 0.2
     assert all(math.isnan(found[key]) for key in ("gain/a/2", "gain/b/0", "gain/b/1499"))
     assert "More in the report" not in store.client.get_run(parent.run_id).data.tags["mlflow.note.content"]
+
+
+def test_what_a_sweep_has_still_to_do_is_counted(store: Store, plan: Plan) -> None:
+    specs = [plan("ahead", seed=seed) for seed in range(3)]
+    start_sweep(store, "ahead", specs, "")
+    assert count_ahead(store, "ahead", []) == 3
+    with recording(store, specs[0], None, {}):
+        assert count_ahead(store, "ahead", read_experiment(store, "ahead")) == 3  # it is running
+    assert count_ahead(store, "ahead", read_experiment(store, "ahead")) == 2

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -193,6 +193,22 @@ def _find_parent(store: Store, run_id: str, experiments: list[str]) -> list[Run]
     if run.data.tags.get("graft.kind") != "sweep":
         raise GraftError(f"Expected the parent run of a sweep, but {run_id!r} is a single run.")
     return [run]
+
+
+def count_ahead(store: Store, name: str, records: Iterable[RunRecord]) -> int:
+    """Return how many runs that sweeps of an experiment planned have not ended for good.
+
+    Args:
+        store: Where they are recorded.
+        name: The experiment, or the id of a parent run.
+        records: Its runs.
+    """
+    ended = {one.run_key for one in records if one.status not in ("running", "killed")}
+    planned: set[str] = set()
+    for sweep in find_parents(store, name):
+        with contextlib.suppress(GraftError):  # a plan that is gone asks for nothing
+            planned.update(_plan(store, sweep))
+    return len(planned - ended)
 
 
 def _plan(store: Store, sweep: Run) -> list[str]:
