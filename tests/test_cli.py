@@ -107,7 +107,7 @@ MISTAKES = [
     (["train", "transfer=linear_probe"], "Expected pretrained weights with `transfer=linear_probe`"),
     (["train", "transfer.freeze_depth=3"], "that control is `transfer=random_features`"),
     (["train", "data=folder"], "`data.root"),
-    (["train", "--wat"], "unrecognized arguments: --wat"),
+    (["train", "--wat"], "There is no option '--wat'"),
     (["pretrain", "backbone.name=smal_cnn"], "`backbone.name` to be one of: small_cnn"),
     (["pretrain", "-m", "seed=0,1"], "Expected one source model, but got -m"),
     (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,18 +10,8 @@ from pathlib import Path
 from graft.errors import GraftError, RunFailedError
 from graft.track.store import open_store
 
-_SECONDS_TO_END = 5
-
 #: One worker and no job queue: 2 processes and 490 MB instead of 15 and 2.6 GB.
 _FEW_PROCESSES = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the processes of a server, kindly at first."""
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(server.pid, signum)
-            server.wait(_SECONDS_TO_END)
 
 
 def serve(uri: str | None, root: Path, port: int) -> int:
@@ -43,16 +31,10 @@ def serve(uri: str | None, root: Path, port: int) -> int:
     command += ["--host", "127.0.0.1", "--port", str(port)]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
-    # In a session of its own: whatever ends this process, its end is that of all of them.
-    server = subprocess.Popen(command, env=os.environ | _FEW_PROCESSES, start_new_session=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = server.wait()
+        code = subprocess.call(command, env=os.environ | _FEW_PROCESSES)
     except KeyboardInterrupt:
         return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _end(server)
     raise RunFailedError(
         f"The dashboard ended by itself (exit code {code}). If another program uses port {port}, give one "
         "that is free: graft ui port=5001"
