@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from graft.config.schema import Config
 from graft.data.image_set import ImageSet, SourceFacts
-from graft.inputs import _describe_source
+from graft.inputs import _describe_choices, _describe_source
 from graft.model.bundle import Sidecar
 from graft.model.weights import resolve_weights, write_bundle
 
@@ -72,3 +73,25 @@ def test_a_file_of_weights_names_none(tmp_path: Path) -> None:
     alone.write_bytes((folder / "weights.safetensors").read_bytes())
     assert _describe_source(resolve_weights(str(alone), "small_cnn", tmp_path), open_toy("cat", "dog")) == {}
     assert _describe_source(None, open_toy("cat", "dog")) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        ({}, None),
+        ({"image_size": 224, "resize": 256, "mean": [0.485, 0.456, 0.406]}, None),  # what the weights expect
+        ({"image_size": 64}, "data.image_size=64"),
+        # smaller than the crop of the weights: fits only together with the size
+        ({"image_size": 32, "resize": 32}, "data.image_size=32, data.resize=32"),
+        ({"std": [1.0, 1.0, 1.0]}, "data.std=[1.0, 1.0, 1.0]"),
+    ],
+)
+def test_only_preprocessing_that_differs_from_the_weights_is_an_override(
+    tmp_path: Path, asked: dict[str, object], listed: str | None
+) -> None:
+    config = Config()
+    config.backbone.name, config.backbone.weights = "resnet18", "IMAGENET1K_V1"
+    config.paths.root = str(tmp_path)
+    for name, value in asked.items():
+        setattr(config.data, name, value)
+    assert _describe_choices(config).get("preprocessing_override") == listed

@@ -291,17 +291,13 @@ def _find_overridden(config: Config) -> list[str]:
 
     data, root = config.data, Path(config.paths.root).resolve()
     found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
-    asked = {
-        "image_size": (data.image_size, None, None, None),
-        "resize": (None, None, None, data.resize),
-        "mean": (None, data.mean, None, None),
-        "std": (None, None, data.std, None),
-    }
-    return [
-        name
-        for name, values in asked.items()
-        if getattr(data, name) is not None and (found is None or found.override(*values) != found)
-    ]
+    field_of = {"image_size": "size", "resize": "resize", "mean": "mean", "std": "std"}
+    asked = [name for name in field_of if getattr(data, name) is not None]
+    if found is None:
+        return asked
+    # all at once: a resize may fit the size asked for and not that of the weights
+    seen = found.override(data.image_size, data.mean, data.std, data.resize)
+    return [name for name in asked if getattr(seen, field_of[name]) != getattr(found, field_of[name])]
 
 
 def _describe_choices(config: Config) -> dict[str, str]:
