@@ -133,6 +133,12 @@ def test_an_expectation_decides_the_exit_code(compare) -> None:
     assert complaint.count("graft: expected 'fine_tune hurts', but got fine-tune, ") == 2
 
 
+def test_an_expectation_of_what_there_is_not_is_told_before_anything_is_done(compare) -> None:
+    code, told, complaint = compare("pays", "--expect", "fine-tuen helps")
+    assert (code, told) == (2, "")
+    assert complaint.startswith("graft: Expected `who of --expect` to be one of: fine-tune")
+
+
 def test_json_stands_alone_on_stdout(compare) -> None:
     code, told, _ = compare("--json", "--where", "labels<=2")
     values = json.loads(told)
@@ -228,6 +234,23 @@ def test_only_the_comparison_of_one_experiment_drops_weights(compare, store, bui
     code, told, _ = compare("kept")
     assert (code, "Weights of 1 runs that were not chosen are deleted" in " ".join(told.split())) == (0, True)
     assert [lr for lr, folder in folders.items() if folder.is_dir()] == [0.01]
+
+
+def test_a_sweep_that_has_not_ended_is_doubted_first_and_loses_no_weights(
+    compare, store, build_config, tmp_path
+) -> None:
+    budget = {"trainer.min_steps": 7}  # runs of their own, not those of another test
+    specs = make_runs(store, build_config, tmp_path, "begun", **budget)
+    planned = [*specs.values(), plan(build_config, "begun", seed=1, **budget)]
+    start_sweep(store, "begun", planned, "graft train -m seed=0,1")
+    code, told, _ = compare("begun")
+    said = " ".join(told.split())
+    assert (code, "are deleted" in said) == (0, False)
+    assert "A preliminary look: 1 planned run has not ended" in said
+    assert "Weights of runs that are not chosen stay until the sweep is done." in said
+    assert all(checkpoint_folder(store.root, spec.key).is_dir() for spec in specs.values())
+    found = json.loads((store.root / "reports" / "begun" / "comparison.json").read_text())
+    assert found["doubts"][0].startswith("A preliminary look")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class RunInterrupted(BaseException):
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by signal {signum}")
+        super().__init__("asked to stop; the same command goes on from there")
         self.signum = signum
 
     @property

@@ -1,8 +1,9 @@
-"""Progress bars for long work on a terminal; silence where nobody watches."""
+"""Progress of long work: a bar on a terminal, and now and then a line where the output is kept."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+#: Between two lines of a log.
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 def make_bar(console: Console) -> Progress:
@@ -34,7 +38,7 @@ def make_bar(console: Console) -> Progress:
 
 @contextlib.contextmanager
 def show_progress(console: Console, words: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar that appears with the first news.
+    """Show a bar that appears with the first news; where there is no terminal, a line a minute.
 
     Args:
         console: Where to.
@@ -43,10 +47,16 @@ def show_progress(console: Console, words: str) -> Iterator[Callable[[int, int],
     Yields:
         What takes the news: (done, total).
     """
+    began = last = time.monotonic()
     with make_bar(console) as bar:
         tasks: list[TaskID] = []
 
         def advance(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if bar.disable and now - last >= _SECONDS_BETWEEN_LINES:
+                last = now
+                console.print(f"{words}: {done:,} of {total:,} after {now - began:.0f} s", highlight=False)
             if not tasks:
                 tasks.append(bar.add_task(words, total=total))
             bar.update(tasks[0], completed=done, total=total)

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def settle(
-    store: Store, comparison: Comparison, names: Sequence[str], root: Path, folder: Path, console: Console
+    store: Store,
+    comparison: Comparison,
+    names: Sequence[str],
+    root: Path,
+    folder: Path,
+    console: Console,
+    *,
+    ahead: int,
 ) -> None:
     """Mark the chosen runs; of one experiment also write the verdict to its parent runs and drop weights.
 
@@ -31,8 +38,8 @@ def settle(
         root: ``paths.root``.
         folder: Folder of the report.
         console: Where to say what was done.
+        ahead: Number of planned runs that have not ended; they may change what is chosen.
     """
-    from graft.track.reader import count_ahead
     from graft.track.results import drop_weights, mark_chosen
 
     known = {record.run_id for record in comparison.records if "chosen" in record.notes}
@@ -40,13 +47,8 @@ def settle(
     if len(names) > 1:
         return
     _write_verdict(store, comparison, names[0], folder, console)
-    ahead = count_ahead(store, names[0], comparison.records)
     if ahead:
-        console.print(
-            f"A preliminary look: {ahead} planned runs are still to do (`graft status "
-            f"{comparison.experiment}`). Weights of runs that are not chosen stay until they are done.",
-            soft_wrap=True,
-        )
+        console.print("Weights of runs that are not chosen stay until the sweep is done.")
         return
     droppable = {record.run_key for record in comparison.records if _is_droppable(record, comparison)}
     dropped = drop_weights(root, droppable)

@@ -108,3 +108,9 @@ def test_equal_arms_are_rarely_told_apart() -> None:
         ]
         wrong += any(verdict != "not established" for verdict in verdicts)
     assert wrong / worlds <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / worlds)
+
+
+def test_an_interval_ends_where_values_end() -> None:
+    free, cut = (estimate_mean([0.9, 0.98], **bounds) for bounds in ({}, {"bounds": (0.0, 1.0)}))
+    assert free.high > 1.0
+    assert (cut.mean, cut.low, cut.high, cut.has_interval) == (free.mean, free.low, 1.0, True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from graft.compare.replicates import sample_values
 from graft.compare.select import Choice, mean_metric, order_labels
 from graft.compare.statistics import Estimate, estimate_mean
+from graft.config.names import METRICS
 from graft.errors import GraftError
 from graft.plan.arms import Arm
 from graft.plan.replicates import Replicate
@@ -131,4 +132,5 @@ def place_budgets(choices: Sequence[Choice]) -> Axis:
 def _measure(choice: Choice, metric: str, folds: int | None) -> Point:
     values = read_test(choice, metric)
     sample = sample_values(values, folds)
-    return Point(choice.labels, estimate_mean(sample.values, overlap=sample.overlap), tuple(values.values()))
+    mean = estimate_mean(sample.values, overlap=sample.overlap, bounds=METRICS[metric].bounds)
+    return Point(choice.labels, mean, tuple(values.values()))

@@ -152,7 +152,7 @@ def _make_row(choice: Choice, metric: str, folds: int | None, name: str, tuned: 
         trials=len(choice.trials),
         replicates=tuple(choice.runs),
         validation=choice.validation,
-        test=estimate_mean(test.values, overlap=test.overlap),
+        test=estimate_mean(test.values, overlap=test.overlap, bounds=METRICS[metric].bounds),
         test_accuracy=mean_metric(choice.runs, choice.runs, "test/accuracy"),
         feature_knn=_average_fact([choice], "test/feature_knn_accuracy"),
         to_twin=None,

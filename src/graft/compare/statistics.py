@@ -62,7 +62,13 @@ class Difference:
     p: float
 
 
-def estimate_mean(values: Sequence[float], *, level: float = 0.95, overlap: float = 0.0) -> Estimate:
+def estimate_mean(
+    values: Sequence[float],
+    *,
+    level: float = 0.95,
+    overlap: float = 0.0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
     """Estimate the mean over seeds with a Student-t interval, or over folds with a corrected one.
 
     Args:
@@ -70,6 +76,8 @@ def estimate_mean(values: Sequence[float], *, level: float = 0.95, overlap: floa
         level: Coverage of the interval.
         overlap: Test images over training images of a fold, ``1 / (folds - 1)``; 0 for seeds. The variance
             of the mean is the sample variance times ``1 / n + overlap``, with ``n - 1`` degrees of freedom.
+        bounds: The least and the largest value that there can be: the interval ends there, which takes
+            nothing from its coverage.
 
     Returns:
         The mean and its interval. The interval is NaN for one value, and for values without any spread:
@@ -89,7 +97,7 @@ def estimate_mean(values: Sequence[float], *, level: float = 0.95, overlap: floa
     if not error > 0:
         return Estimate(mean, math.nan, math.nan, n)
     reach = float(stdtrit(n - 1, 0.5 + level / 2)) * error
-    return Estimate(mean, mean - reach, mean + reach, n)
+    return Estimate(mean, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), n)
 
 
 def estimate_difference(

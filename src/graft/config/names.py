@@ -6,6 +6,7 @@ torchvision part is generated (`graft.config.torchvision_names`) and pinned by a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from graft.config.torchvision_names import TORCHVISION_BACKBONES
@@ -43,6 +44,11 @@ class Metric:
     name: str
     unit: str
     higher_is_better: bool
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that there can be."""
+        return (0.0, 1.0) if self.unit == "fraction" else (0.0, math.inf)
 
 
 METRICS = {

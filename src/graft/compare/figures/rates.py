@@ -10,10 +10,10 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from graft.compare.canvas import open_facets
 from graft.compare.comparison import Section
-from graft.compare.doubts import read_rate
 from graft.compare.drawing import Drawing, Words
 from graft.compare.figures.strokes import annotate, draw_legend, entitle, look_of, name_metric
 from graft.compare.naming import name_budget
+from graft.compare.search import read_rate
 from graft.config.names import METRICS
 from graft.plan.arms import Arm
 from graft.track.record import RunRecord
