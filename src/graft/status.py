@@ -29,6 +29,8 @@ _COLUMNS = {
     "pruned": ("pruned",),
     "waiting": ("waiting",),
 }
+#: Shown even where no sweep has such runs; other columns only where one has.
+_ALWAYS = ("done", "running", "waiting")
 _COLOURS = {"running": "green", "failed": "red", "diverged": "red", "killed": "yellow", "lost": "yellow"}
 
 
@@ -122,9 +124,14 @@ def _reap(uri: str | None, root: Path, stale: float, console: Console) -> None:
 
 def _print(console: Console, sweeps: Sequence[SweepState], runs: Sequence[Seen]) -> None:
     if sweeps:
-        table = Table("", "experiment", "sweep", *_COLUMNS, title="Sweeps", title_justify="left")
+        shown = {
+            name: states
+            for name, states in _COLUMNS.items()
+            if name in _ALWAYS or any(sweep.counts[state] for sweep in sweeps for state in states)
+        }
+        table = Table("", "experiment", "sweep", *shown, title="Sweeps", title_justify="left")
         for number, sweep in enumerate(sweeps, start=1):
-            counts = [str(sum(sweep.counts[state] for state in states)) for states in _COLUMNS.values()]
+            counts = [str(sum(sweep.counts[state] for state in states)) for states in shown.values()]
             table.add_row(str(number), escape(sweep.seen.experiment), _colour(sweep.state), *counts)
         console.print(table)
         for number, sweep in enumerate(sweeps, start=1):  # too long for a column
@@ -143,7 +150,7 @@ def _print(console: Console, sweeps: Sequence[SweepState], runs: Sequence[Seen])
                 escape(next(iter(run.tags.get("graft.reason", "").splitlines()), "")),
             )
         console.print(table)
-    elif sweeps:
+    elif sweeps and "running" not in {sweep.state for sweep in sweeps}:
         console.print("Every run that was begun is finished.")
     if "lost" in {run.state for run in runs} | {sweep.state for sweep in sweeps}:
         console.print("lost = its process is gone. The same command goes on; graft status --reap closes it.")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,6 +14,14 @@ SIDES = {"alexnet": 63, "inception_v3": 75, "maxvit_t": 224, "vit_b_16": 32, "vi
 SIDES |= {"vit_l_32": 64, "vit_l_16": 32}
 
 Builder = Callable[..., Classifier]
+
+
+@pytest.fixture(autouse=True)
+def freed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Free a large network, whose reference cycles would keep its gigabytes through the tests that follow."""
+    yield
+    if request.node.get_closest_marker("full"):
+        gc.collect()
 
 
 @pytest.fixture
