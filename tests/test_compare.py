@@ -236,6 +236,27 @@ def test_only_the_comparison_of_one_experiment_drops_weights(compare, store, bui
     assert [lr for lr, folder in folders.items() if folder.is_dir()] == [0.01]
 
 
+def test_the_last_comparison_is_what_the_dashboard_shows_as_chosen(
+    compare, store, build_config, tmp_path
+) -> None:
+    """A better rate that came later takes the place of the one chosen before, whose weights stay."""
+    budget = {"trainer.min_steps": 8}
+    specs = make_runs(store, build_config, tmp_path, "later", **budget)
+    compare("later")
+    better = plan(build_config, "later", **{"optim.lr": 0.001, **budget})
+    record(
+        start_run(store, better, parent_id=None, notes={}), better, np.random.default_rng(0), 0.95, tmp_path
+    )
+    code, told, _ = compare("later", "--json")
+    assert (code, json.loads(told)["test_looks"]) == (0, 2)
+    runs = {
+        run.data.tags["graft.run_key"]: run.data.tags
+        for run in store.client.search_runs([store.experiment_id("later")])
+    }
+    assert {key for key, tags in runs.items() if tags["graft.chosen"] == "true"} == {better.key}
+    assert checkpoint_folder(store.root, specs[0.01].key).is_dir()
+
+
 def test_a_sweep_that_has_not_ended_is_doubted_first_and_loses_no_weights(
     compare, store, build_config, tmp_path
 ) -> None:

@@ -40,12 +40,13 @@ def settle(
         console: Where to say what was done.
         ahead: Number of planned runs that have not ended; they may change what is chosen.
     """
-    from graft.track.results import drop_weights, mark_chosen
+    from graft.track.results import drop_weights, mark_chosen, unmark_chosen
 
     known = {record.run_id for record in comparison.records if "chosen" in record.notes}
     mark_chosen(store, set(comparison.chosen) - known)
     if len(names) > 1:
         return
+    unmark_chosen(store, known - set(comparison.chosen))  # the dashboard is to show one choice, the last one
     _write_verdict(store, comparison, names[0], folder, console)
     if ahead:
         console.print("Weights of runs that are not chosen stay until the sweep is done.")
@@ -74,7 +75,7 @@ def _write_verdict(store: Store, comparison: Comparison, name: str, folder: Path
 
 def _is_droppable(record: RunRecord, comparison: Comparison) -> bool:
     """Whether nobody needs the weights of a run: not this comparison, no other one, and not its user."""
-    chosen = record.run_id in comparison.chosen or "chosen" in record.notes
+    chosen = record.run_id in comparison.chosen or not {"chosen", "kept"}.isdisjoint(record.notes)
     return not chosen and record.notes.get("keep") == "chosen" and record.status == "finished"
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graft.compare.expect import list_failures, parse_expectation
@@ -63,6 +65,11 @@ def test_it_has_to_hold_in_each_condition(sweep, make_arm, make_run) -> None:
     assert list_failures(comparison, parse_expectation("fine_tune helps at 2")) == [
         "digits (condition other9): fine_tune, 2 labels per class: no such arm is compared"
     ]
+    both = [replace(one, condition="fewer99") for one in sweep if one.labels == "2"]
+    comparison = compare_records([*sweep, *both], experiment="demo", metric="accuracy")
+    assert list_failures(comparison, parse_expectation("linear_probe equivalent at 20"))[-1] == (
+        "digits (condition fewer9): linear_probe, 20 labels per class: no such arm is compared"
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,24 @@ def test_what_from_scratch_never_reached_is_said_so() -> None:
     assert found.low == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize(
+    ("wide", "said"),
+    [
+        (10, ""),
+        (30, ", at least 8.0 times at 95%"),
+        (100, ", but at 95% the two are not told apart even with the fewest"),
+    ],
+)
+def test_how_sure_it_is_that_from_scratch_never_reached_it(wide: int, said: str) -> None:
+    found = multiply(5.0, 0.95 + wide * NOISE, ladder())
+    assert found.text == f"more than 10 times the labels: from scratch never reached it{said}"
+
+
 def test_with_as_many_labels_as_the_most_tried_nothing_more_is_known() -> None:
     found = multiply(50.0, 0.9 + NOISE, ladder())
     assert found.text == "more than it has: from scratch with as many labels never reached it"
     assert not found.says_more
+    assert multiply(50.0, 0.9 + 30 * NOISE, ladder()).text == f"{found.text}, but not at 95%"
 
 
 def test_what_is_worse_than_the_fewest_labels_is_said_so() -> None:

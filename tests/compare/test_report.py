@@ -392,7 +392,7 @@ def test_an_arm_must_beat_the_baselines_that_cost_nothing(make_arm, make_run) ->
         "From scratch has no higher test accuracy than always saying the largest class"
         " (0.600 against 0.600 at 2 labels per class): it may have learned nothing."
     )
-    assert "`metric=balanced_accuracy`" in majority
+    assert "`--metric balanced_accuracy`" in majority
     assert neighbours.startswith(
         "Linear probe has a lower test accuracy than nearest neighbours on its own frozen features"
         " (0.700 against 0.750"

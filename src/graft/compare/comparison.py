@@ -170,7 +170,8 @@ class Section:
         tuning_curves: Expected best validation metric among the first trials of each arm.
         without_images: Why some intervals are not for new test images, nothing where all are.
         class_sizes: Smallest and largest number of test images of a class, None where nobody counted.
-        rising: By how much the validation metric of from scratch still rose at its end, by label budget.
+        rising: Label budget, by how much the validation metric of from scratch still rose at its end, and in
+            what share of the training.
         copies: The label budgets at which training held copies of test images, as far as the runs know.
     """
 
@@ -190,7 +191,7 @@ class Section:
     tuning_curves: tuple[TuningCurve, ...] = ()
     without_images: tuple[str, ...] = ()
     class_sizes: tuple[int, int] | None = None
-    rising: tuple[tuple[str, float], ...] = ()
+    rising: tuple[tuple[str, float, float], ...] = ()
     copies: tuple[CopiedBudget, ...] = ()
 
 

@@ -31,6 +31,7 @@ class Cost:
         pretrain_seconds: Seconds that pretraining took, where the weights say so.
         reach_seconds: Mean seconds until validation was as good as the twin's best; infinite where it never
             was, NaN without a twin or a recorded history.
+        twin_seconds: Mean seconds until the twin was at its best.
         on_front: Whether no other arm of the budget is both better on test and cheaper with its tuning.
         break_even: In words: what the arm saves against its twin, empty where it cannot be said.
     """
@@ -43,6 +44,7 @@ class Cost:
     flops: float
     pretrain_seconds: float
     reach_seconds: float
+    twin_seconds: float
     on_front: bool
     break_even: str
 
@@ -69,7 +71,7 @@ def weigh_costs(
     costs = []
     for place, choice in enumerate(choices):
         twin = twins.get(choice.arm)
-        reach = _reach(choice, twin, histories, higher) if twin else math.nan
+        reach, alone = _reach(choice, twin, histories, higher) if twin else (math.nan, math.nan)
         pretrain = _read_note(choice, "pretrain_seconds")
         costs.append(
             Cost(
@@ -81,8 +83,9 @@ def weigh_costs(
                 flops=mean_metric(choice.runs, choice.runs, "train_flops"),
                 pretrain_seconds=pretrain,
                 reach_seconds=reach,
+                twin_seconds=alone,
                 on_front=is_on_front(place, worth, tuned),
-                break_even=_say_break_even(reach, twin, pretrain) if twin else "",
+                break_even=_say_break_even(reach, alone, pretrain),
             )
         )
     return costs
@@ -147,19 +150,23 @@ def _count_unknown(choice: Choice) -> int:
     return sum(not any("train_seconds" in run.metrics for run in runs.values()) for runs in tried)
 
 
-def _reach(choice: Choice, twin: Choice, histories: Mapping[str, History], higher: bool) -> float:
-    """Return the mean seconds until the best validation so far was as good as the twin's, on average."""
+def _reach(
+    choice: Choice, twin: Choice, histories: Mapping[str, History], higher: bool
+) -> tuple[float, float]:
+    """Return the mean seconds until validation was as good as the twin's best: the choice's, the twin's."""
     sign = 1.0 if higher else -1.0
     mine, theirs = _trace(choice, histories, sign), _trace(twin, histories, sign)
     if not mine or not theirs:
-        return math.nan
+        return math.nan, math.nan
     wanted = theirs[-1][1] - 1e-12  # means of equal numbers may differ in their last digit
-    return next((seconds for seconds, best in mine if best >= wanted), math.inf)
+    first, second = (
+        next((seconds for seconds, best in trace if best >= wanted), math.inf) for trace in (mine, theirs)
+    )
+    return first, second
 
 
-def _say_break_even(reach: float, twin: Choice, pretrain: float) -> str:
-    """Say when an arm pays for itself, against training its twin to the end."""
-    alone = mean_metric(twin.runs, twin.runs, "train_seconds")
+def _say_break_even(reach: float, alone: float, pretrain: float) -> str:
+    """Say when an arm pays for itself, against training its twin until it is at its best."""
     if not math.isfinite(alone) or math.isnan(reach):
         return ""
     if reach == math.inf:

@@ -69,18 +69,28 @@ def list_notes(section: Section, records: Sequence[RunRecord]) -> list[str]:
     for key, opening in TOLD_NOTES.items():
         told = [line for record in records for line in record.notes.get(key, "").splitlines()]
         notes += [f"{opening}: {line}" for line in sorted(filter(None, set(map(str.strip, told))))]
-    left_out = {(one.arm, one.labels) for one in section.left_out if one.finished}
+    left_out = {(one.arm, one.labels): one.finished for one in section.left_out}
     alone: dict[str, list[str]] = defaultdict(list)
+    fallen: dict[str, list[str]] = defaultdict(list)
     for budget in section.budgets:
         for row in budget.rows:
             if row.verdict is not None or row.arm.method not in TRANSFER_METHODS:
                 continue
-            if (row.arm.twin, budget.labels) not in left_out:
+            twin = (row.arm.twin, budget.labels)
+            if twin not in left_out:
                 alone[row.name].append(budget.labels)
+            elif not left_out[twin]:
+                fallen[row.name].append(budget.labels)
     for name, labels in alone.items():
         notes.append(
             f"{name} has no finished from-scratch twin at {name_budgets(labels)}: no verdict there."
             " `sweep.twin=auto` adds it."
+        )
+    for name, labels in fallen.items():
+        notes.append(
+            f"No trial of the from-scratch twin of {name} at {name_budgets(labels)} can be compared, as its"
+            " runs diverged, failed or have not ended: no verdict there. Where they diverged, a lower"
+            " `optim.lr` or `optim.gradient_clip=1` may help."
         )
     return notes + note_origins(section, records)
 
@@ -128,11 +138,11 @@ def _doubt_rising(section: Section, metric: str) -> list[str]:
         return []
     said = join_few(
         [
-            f"{write_margin(metric, round(rise, 3))} at {name_budget(labels)}"
-            for labels, rise in section.rising
+            f"{write_margin(metric, round(rise, 3))} in the last {100 * share:.0f} % at {name_budget(labels)}"
+            for labels, rise, share in section.rising
         ]
     )
-    when = f"in the last tenth of its training (by {said})"
+    when = f"at the end of its training (by {said})"
     why = "it may be under-trained, which flatters transfer"
     return [f"From scratch still improved on validation {when}: {why}. Raise `trainer.min_steps`, run again."]
 
@@ -149,7 +159,7 @@ def _doubt_majority(section: Section) -> list[str]:
                 below[row.name].append(said)
     return [
         f"{name} has no higher test accuracy than always saying the largest class ({join_few(said)}): it may"
-        " have learned nothing. Look at `metric=balanced_accuracy`, and raise `trainer.min_steps` or widen"
+        " have learned nothing. Look at `--metric balanced_accuracy`, and raise `trainer.min_steps` or widen"
         " `optim.lr`."
         for name, said in below.items()
     ]

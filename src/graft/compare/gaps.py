@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,12 +62,18 @@ def is_usable(record: RunRecord, metric: str) -> bool:
 def list_gaps(
     trials: Mapping[Arm, Mapping[str, Mapping[Replicate, RunRecord]]], labels: str, metric: str
 ) -> list[Gap]:
-    """List what a complete grid of trials and replicates would have; its replicates are those of any arm."""
-    replicates = sorted({one for runs in trials.values() for tried in runs.values() for one in tried})
+    """List what a complete grid of trials and replicates would have, and what did not finish.
+
+    The grid's replicates are those that half of the trials have: a quick look with another seed asks for
+    nothing.
+    """
+    begun = Counter(one for runs in trials.values() for tried in runs.values() for one in tried)
+    most = sum(len(runs) for runs in trials.values())
+    grid = {one for one, count in begun.items() if 2 * count >= most}
     gaps = []
     for arm, runs in trials.items():
         for trial, by_replicate in sorted(runs.items()):
-            for replicate in replicates:
+            for replicate in sorted(grid | set(by_replicate)):
                 record = by_replicate.get(replicate)
                 if record is None:
                     gaps.append(Gap(arm, labels, trial, replicate, "missing"))

@@ -13,7 +13,7 @@ from graft.compare.image_tables import FloatArray, Tables
 from graft.compare.multiplier import Multiplier, Rung, multiply_labels
 from graft.compare.select import TRANSFER_METHODS, Choice, mean_metric, pair
 from graft.compare.settle import say_settles
-from graft.compare.statistics import ALPHA, Difference, Verdict, adjust_holm, find_levels, judge
+from graft.compare.statistics import ALPHA, Difference, Verdict, adjust_holm, confine, find_levels, judge
 from graft.compare.two_way import Spread, spread_over_seeds, spread_two_way
 from graft.config.names import METRICS
 from graft.plan.arms import Arm
@@ -82,8 +82,9 @@ def _judge(twin: Choice, spread: Spread, p: float, level: float, margin: float, 
     verdict = judge(difference, p, higher_is_better=METRICS[metric].higher_is_better)
     verdict = "equivalent" if spread.is_within(margin) else verdict
     settles = say_settles(spread, level, margin) if verdict == "not established" else ""
-    over_seeds = spread if spread.folds else spread.over_seeds
-    return Judgement(twin, spread, level, difference, over_seeds.estimate(level), p, verdict, settles)
+    bounds = METRICS[metric].bounds
+    over_seeds = confine((spread if spread.folds else spread.over_seeds).estimate(level), bounds)
+    return Judgement(twin, spread, level, confine(difference, bounds), over_seeds, p, verdict, settles)
 
 
 def find_headline(choices: Sequence[Choice], metric: str) -> Choice | None:
@@ -120,7 +121,8 @@ def contrast_headlines(
     for (place, labels, arm, spread), p, level in zip(
         found, adjust_holm(p_values), find_levels(p_values), strict=True
     ):
-        contrast = Contrast(arm, spread.estimate(level), p < ALPHA)
+        bounds = METRICS[compared[place][1].metric].bounds
+        contrast = Contrast(arm, confine(spread.estimate(level), bounds), p < ALPHA)
         contrasts[place][labels] = (*contrasts[place].get(labels, ()), contrast)
     return contrasts
 

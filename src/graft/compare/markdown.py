@@ -10,7 +10,7 @@ import jinja2
 
 from graft.compare.comparison import Comparison, Section
 from graft.compare.doubts import list_gaps
-from graft.compare.ranking import name_section, rank_budget
+from graft.compare.ranking import name_section, rank_budget, rank_costs
 from graft.compare.reading import ORACLE, explain
 from graft.compare.summary import say_answer
 
@@ -49,9 +49,9 @@ def _view_section(
     section: Section, metric: str, figures: Mapping[str, Sequence[FigureFile]]
 ) -> dict[str, Any]:
     """Return what the template prints of a section."""
+    costs = [ranked for budget in section.budgets if (ranked := rank_costs(budget)) is not None]
     tables = []
-    for budget in section.budgets:
-        ranked = rank_budget(section, budget, metric)
+    for ranked in [*(rank_budget(section, budget, metric) for budget in section.budgets), *costs]:
         rows = [[_escape(cell) for cell in row] for row in ranked.rows]
         for cells, bold in zip(rows, ranked.bold, strict=True):
             cells[0] = f"**{cells[0]}**" if bold else cells[0]

@@ -133,18 +133,26 @@ def _describe(value: float, low: float, high: float, first: float, last: float) 
         ends = f" [{lowest}, {highest}]"
     bound_low = {-math.inf: 0.0, math.inf: last}.get(low, low)
     bound_high = first if high == -math.inf else high
-    if value == math.inf and last < _HARDLY_MORE:
-        text = "more than it has: from scratch with as many labels never reached it"
-        return Multiplier(last, bound_low, math.inf, "above", text)
     if value == math.inf:
-        at_least = f", at least {_write(low)} at 95%" if math.isfinite(low) else ""
-        text = f"more than {_write(last)} times the labels: from scratch never reached it{at_least}"
-        return Multiplier(last, bound_low, math.inf, "above", text)
+        text = f"more than {_write(last)} times the labels: from scratch never reached it"
+        sure = _bound("at least", low, "fewest")
+        if last < _HARDLY_MORE:
+            text = "more than it has: from scratch with as many labels never reached it"
+            sure = ", but not at 95%" if low < 1 else ""
+        return Multiplier(last, bound_low, math.inf, "above", text + sure)
     if value == -math.inf:
-        at_most = f", at most {_write(high)} at 95%" if math.isfinite(high) else ""
-        text = f"less than {_write(first)} times the labels: from scratch is as good with the fewest{at_most}"
-        return Multiplier(first, 0.0, bound_high, "below", text)
+        text = f"less than {_write(first)} times the labels: from scratch is as good with the fewest"
+        return Multiplier(first, 0.0, bound_high, "below", text + _bound("at most", high, "most"))
     return Multiplier(value, bound_low, bound_high, "", f"{_write(value)} times the labels{ends}")
+
+
+def _bound(words: str, bound: float, other_end: str) -> str:
+    """Say how sure a censored multiplier is; nothing where its bound is beyond all labels tried, too."""
+    if math.isfinite(bound):
+        return f", {words} {_write(bound)} times at 95%"
+    if math.isnan(bound) or (bound > 0) == (words == "at least"):
+        return ""
+    return f", but at 95% the two are not told apart even with the {other_end}"
 
 
 def _write(number: float) -> str:

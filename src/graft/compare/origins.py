@@ -44,7 +44,7 @@ def note_origins(section: Section, records: Sequence[RunRecord]) -> list[str]:
     """List what nobody has looked at, and how to look."""
     if _read_notes(records, "data_warnings") or _count_copies(section, records) is not None:
         return []
-    said = f"No copies of training images in test are on record: `graft check data={section.data}` looks for"
+    said = f"No copies of training images in test are on record: `{_name_check(section)}` looks for"
     return [f"{said} them, and runs begun after it keep what it found."]
 
 
@@ -101,7 +101,7 @@ def _doubt_images(section: Section) -> list[str]:
         return []
     why = join_words(section.without_images)
     said = f"Some verdicts are for new seeds on these test images alone ({why}): others may say otherwise"
-    return [f"{said}. `--metric accuracy` is known image by image, where the runs kept their predictions."]
+    return [f"{said}. Runs keep their predictions: run those that lack them anew, `paths.root=<new folder>`."]
 
 
 def _doubt_balance(section: Section, metric: str) -> list[str]:
@@ -154,7 +154,7 @@ def _doubt_preprocessing(records: Iterable[RunRecord]) -> list[str]:
 
 def _doubt_copies(section: Section, records: Sequence[RunRecord], metric: str) -> list[str]:
     """A test image that training held is known by heart."""
-    todo = f"`graft check data={section.data}` shows them: remove the copies in training."
+    todo = f"`{_name_check(section)}` shows them: remove the copies in training."
     counts = _count_copies(section, records)
     if section.copies:
         return [f"{_say_copies(section.copies)} {_say_without(section, metric)} {todo}"]
@@ -166,6 +166,12 @@ def _doubt_copies(section: Section, records: Sequence[RunRecord], metric: str) -
         return []
     found = [line for line in _read_notes(records, "data_warnings") if _SHARED_PICTURES in line]
     return [f"Training and test may share pictures ({said}). {todo}" for said in found]
+
+
+def _name_check(section: Section) -> str:
+    """Return the command that checks the images of a section; where those of a user lie is not recorded."""
+    places = {"folder": " data.root=<your folder>", "table": " data.table=<your table>"}
+    return f"graft check data={section.data}{places.get(section.data, '')}"
 
 
 def _count_copies(section: Section, records: Iterable[RunRecord]) -> list[int] | None:

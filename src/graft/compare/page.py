@@ -17,7 +17,7 @@ from graft.compare.drawing import Drawing
 from graft.compare.evidence import Evidence, Sheet
 from graft.compare.how import say_how
 from graft.compare.naming import name_budget
-from graft.compare.ranking import Ranking, name_section, rank_budget, rank_importance
+from graft.compare.ranking import Ranking, name_section, rank_budget, rank_costs, rank_importance
 from graft.compare.reading import ORACLE, explain
 from graft.compare.summary import say_answer
 from graft.compare.svg import inline_svg
@@ -53,6 +53,7 @@ class Chapter:
     plates: tuple[Plate, ...]
     tables: tuple[Ranking, ...]
     settles: tuple[tuple[str, str], ...]
+    costs: tuple[Ranking, ...]
     importance: tuple[Ranking, ...]
     gaps: tuple[str, ...]
     shared: str
@@ -139,6 +140,7 @@ def _make_chapter(section: Section, metric: str, plates: Sequence[Plate]) -> Cha
         plates=tuple(plates[1:]),
         tables=tuple(rank_budget(section, budget, metric) for budget in section.budgets),
         settles=tuple((f"{row.name}, {name_budget(labels)}", row.settles) for labels, row in headlines),
+        costs=tuple(ranked for budget in section.budgets if (ranked := rank_costs(budget)) is not None),
         importance=tuple(rank_importance(one) for one in section.importance),
         gaps=tuple(list_gaps(section)),
         shared=section.shared,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graft.compare.comparison import Budget, Row, Section
+from graft.compare.cost import Cost
 from graft.compare.importance import Importance
-from graft.compare.naming import name_budget, write_gain, write_seconds, write_value
+from graft.compare.naming import name_budget, write_count, write_gain, write_seconds, write_value
 from graft.compare.replicates import count_replicates
 
 #: What stands where there is nothing to say.
@@ -85,6 +86,38 @@ def list_columns(section: Section, metric: str) -> list[Column]:
 def write_difference(row: Row, metric: str) -> str:
     """Write the difference of an arm to its twin with its interval."""
     return write_gain(row.to_twin.estimate, metric) if row.to_twin else NOTHING
+
+
+def rank_costs(budget: Budget) -> Ranking | None:
+    """Return what each arm costs as a table, the cheapest with its tuning first; None if nobody counted."""
+    known = [(row, row.cost) for row in budget.rows if row.cost and math.isfinite(row.cost.tuned_seconds)]
+    if not known:
+        return None
+    ordered = sorted(known, key=lambda one: one[1].tuned_seconds)
+    columns: dict[str, Callable[[Row, Cost], str]] = {
+        "arm": lambda row, cost: row.name,
+        "one run": lambda row, cost: write_seconds(cost.seconds),
+        "images seen": lambda row, cost: write_count(cost.images),
+        "FLOPs": lambda row, cost: write_count(cost.flops),
+        "with all trials": lambda row, cost: write_seconds(cost.tuned_seconds),
+        "images of all trials": lambda row, cost: write_count(cost.tuned_images),
+        "pretraining": lambda row, cost: write_seconds(cost.pretrain_seconds),
+        "on the Pareto front": lambda row, cost: "yes" if cost.on_front else NOTHING,
+        "against its twin": lambda row, cost: cost.break_even or NOTHING,
+    }
+    cells = [tuple(write(row, cost) for write in columns.values()) for row, cost in ordered]
+    said = [
+        place
+        for place in range(len(columns))
+        if any(one[place] != NOTHING for one in cells)  # a column in which nothing is known says nothing
+    ]
+    return Ranking(
+        title=f"What it costs, {name_budget(budget.labels)}",
+        columns=tuple(title for place, title in enumerate(columns) if place in said),
+        rows=tuple(tuple(one[place] for place in said) for one in cells),
+        bold=tuple(row.headline for row, _ in ordered),
+        verdicts=("",) * len(ordered),
+    )
 
 
 def rank_importance(importance: Importance) -> Ranking:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graft.compare.comparison import Comparison, Row, Section
 from graft.compare.replicates import name_replicate
 from graft.config.names import METRICS
@@ -26,13 +28,13 @@ def explain(comparison: Comparison) -> list[str]:
     lines = [_explain_choice(comparison)]
     if all(folded):
         covers = "for new training and test images"
-        lines.append(f"{said_unit} Intervals are at 95 %, {covers}. Each stands for itself.")
+        lines.append(f"{said_unit} Intervals of a metric are at 95 %, {covers}. Each stands for itself.")
     else:
         lines.append(
             f"{said_unit} Intervals of a metric are 95 % Student-t intervals over seeds, for new seeds on"
             " this test set: they do not cover new test images. Each stands for itself."
         )
-        lines += _explain_differences(comparison)
+    lines += _explain_differences(comparison)
     if any(folded):
         lines.append(_FOLDS)
     family = max((section.family for section in comparison.sections), default=0)
@@ -49,6 +51,11 @@ def explain(comparison: Comparison) -> list[str]:
         )
         lines.append(
             f'"Equivalent" means that two one-sided tests at 5 % place the difference within {margin}.'
+        )
+    if any(row.cost and math.isfinite(row.cost.tuned_seconds) for row in _rows(comparison)):
+        lines.append(
+            "Costs are those of runs that share nothing, pretraining apart. On the Pareto front is an arm"
+            " when no other is at least as good on test and as cheap with its trials."
         )
     lines.append("Labels are counted with those of validation.")
     return lines
@@ -67,10 +74,12 @@ def _explain_choice(comparison: Comparison) -> str:
 
 
 def _explain_differences(comparison: Comparison) -> list[str]:
-    """Say what the intervals of differences cover, where they cover more than those of the metric."""
+    """Say what the intervals of differences cover, and how wide they are."""
     covered = {row.covers for row in _rows(comparison) if row.to_twin is not None}
-    if "seeds and images" not in covered:
+    if not covered:
         return []
+    if "seeds and images" not in covered:
+        return ["Intervals of a difference to the twin are as wide as Holm's correction asks."]
     also = " where the runs kept their predictions, for new seeds alone elsewhere" if len(covered) > 1 else ""
     said = (
         "Intervals of a difference to the twin are for new seeds and new test images, from the predictions of"

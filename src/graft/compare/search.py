@@ -20,7 +20,7 @@ def doubt_search(section: Section, selection: Selection) -> list[str]:
     return [
         *_doubt_rates(section, selection),
         *_doubt_single_rates(section, selection),
-        *_doubt_validation(section),
+        *_doubt_validation(section, selection),
         *_doubt_budgets(section),
     ]
 
@@ -56,11 +56,11 @@ def _doubt_single_rates(section: Section, selection: Selection) -> list[str]:
     return [f"{said}: {why}. Try more, for example `optim.lr=1e-4,1e-3,1e-2`."]
 
 
-def _doubt_validation(section: Section) -> list[str]:
+def _doubt_validation(section: Section, selection: Selection) -> list[str]:
     """With few validation images, the trial that was chosen may have been lucky."""
     few: dict[int, list[str]] = defaultdict(list)
     for budget in section.budgets:
-        images = budget.labels_val * len(budget.rows[0].replicates)
+        images = budget.labels_val * _count_splits(selection, budget.labels)
         if images < ENOUGH_VALIDATION and any(row.trials > 1 for row in budget.rows):
             few[round(images)].append(budget.labels)
     if not few:
@@ -70,6 +70,12 @@ def _doubt_validation(section: Section) -> list[str]:
     doubt = f"Few validation images, those of all {'folds' if section.folds else 'seeds'} together, chose the"
     doubt += f" trials: {said}, a standard error of up to {error:.0f} points of accuracy. A worse trial may"
     return [f"{doubt} have been lucky. Raise `data.val_size`, or run more seeds."]
+
+
+def _count_splits(selection: Selection, labels: str) -> int:
+    """Return over how many divisions of the images a choice was made: seeds may share one."""
+    runs = next(choice.runs for choice in selection.choices if choice.labels == labels)
+    return len({record.notes.get("split", replicate.text) for replicate, record in runs.items()})
 
 
 def read_rate(trial: str) -> float:
@@ -96,7 +102,7 @@ def _doubt_budgets(section: Section) -> list[str]:
             groups[said].append(budget.labels)
     return [
         f"Tuning budgets differ at {name_budgets(labels)}: {said}.{_say_expected(section, labels)} Give all"
-        " arms the same values of `optim`."
+        " arms as many trials: those with fewer more values of `optim.lr`."
         for said, labels in groups.items()
     ]
 

@@ -208,10 +208,11 @@ def _read_histories(choices: Sequence[Choice], metric: str, archive: Archive | N
 
 def _find_rising(
     choices: Sequence[Choice], histories: Mapping[str, History], metric: str, margin: float
-) -> tuple[tuple[str, float], ...]:
+) -> tuple[tuple[str, float, float], ...]:
     """Return by how much validation of from scratch still rose at its end, above the margin.
 
-    The rise is that in the last tenth of the steps, and above zero for new seeds as far as their spread says.
+    The rise is that in the last tenth of the steps, or in as many as lie between the last two validations,
+    and above zero for new seeds as far as their spread says.
     """
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     rising = []
@@ -222,19 +223,19 @@ def _find_rising(
         rises = [rise for curve in curves if (rise := _measure_rise(curve)) is not None]
         if len(rises) < 2:
             continue
-        estimate = estimate_mean([sign * rise for rise in rises], level=0.9)
+        estimate = estimate_mean([sign * rise for rise, _ in rises], level=0.9)
         if estimate.mean > margin and (estimate.low > 0 or not estimate.has_interval):
-            rising.append((choice.labels, estimate.mean))
+            rising.append((choice.labels, estimate.mean, max(share for _, share in rises)))
     return tuple(rising)
 
 
-def _measure_rise(curve: Sequence[tuple[int, float]]) -> float | None:
-    """Return how much a metric rose in the last part of a training, None where nobody looked then."""
+def _measure_rise(curve: Sequence[tuple[int, float]]) -> tuple[float, float] | None:
+    """Return how much a metric rose in the last part of a training, and the part; None if nobody looked."""
     if not curve:
         return None
     last, end = curve[-1]
-    before = [value for step, value in curve[:-1] if step <= (1 - _LAST_PART) * last]
-    return end - before[-1] if before else None
+    before = [(step, value) for step, value in curve[:-1] if step <= (1 - _LAST_PART) * last]
+    return (end - before[-1][1], 1 - before[-1][0] / last) if before else None
 
 
 def _average_fact(choices: Sequence[Choice], key: str) -> float:

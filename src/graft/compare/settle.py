@@ -24,7 +24,7 @@ def say_settles(spread: Spread, level: float, margin: float) -> str:
     if spread.n < 2:
         return "more seeds: `seed='range(5)'`"
     if math.isnan(spread.reach(level)):
-        return "all seeds gave the same difference: more of them, `seed='range(10)'`"
+        return f"all seeds gave the same difference: more of them, `seed='range({max(10, 2 * spread.n)})'`"
     seeds = count_seeds(spread, level, margin)
     if seeds is not None:
         return f"about {seeds} seeds instead of {spread.n}: `seed='range({seeds})'`"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,14 @@ class Difference:
 
     estimate: Estimate
     p: float
+
+
+def confine(difference: Difference, bounds: tuple[float, float]) -> Difference:
+    """Return a difference whose interval ends where differences do, given the range of the values."""
+    most, one = bounds[1] - bounds[0], difference.estimate
+    if not one.has_interval:
+        return difference
+    return replace(difference, estimate=replace(one, low=max(one.low, -most), high=min(one.high, most)))
 
 
 def estimate_mean(

@@ -67,9 +67,13 @@ def _why_not(row: Row) -> str:
         return f" (no spread over these {name_replicate(row.replicates)}s, so no interval)"
     if row.to_twin.p < ALPHA:
         return f" (p = {row.to_twin.p:.2g} by itself, but {row.p_adjusted:.2g} after Holm's correction)"
-    if row.to_twin_seeds is not None and row.to_twin_seeds.p < ALPHA:
+    if row.to_twin_seeds is not None and _excludes_zero(row.to_twin_seeds.estimate):
         return " (for new seeds on these test images it would be, but not for new test images)"
     return ""
+
+
+def _excludes_zero(estimate: Estimate) -> bool:
+    return estimate.has_interval and not estimate.low <= 0 <= estimate.high
 
 
 def _say_contrasts(

@@ -126,6 +126,13 @@ def mark_chosen(store: Store, run_ids: Iterable[str]) -> None:
         store.client.set_tag(run_id, "graft.chosen", "true")
 
 
+def unmark_chosen(store: Store, run_ids: Iterable[str]) -> None:
+    """Take back that trials are the chosen ones; that test was read stays known, and so do their weights."""
+    for run_id in run_ids:
+        for name, value in (("test_read", "true"), ("kept", "true"), ("chosen", "false")):
+            store.client.set_tag(run_id, f"graft.{name}", value)
+
+
 def mark_read(store: Store, run_ids: Iterable[str]) -> None:
     """Tag the runs whose test metrics a comparison has read without choosing them for good.
 
