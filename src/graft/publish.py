@@ -118,10 +118,9 @@ def register_models(
     Raises:
         GraftError: A person asked, and something cannot be registered; what only a run asked for is said.
     """
-    from graft.deliver.registry import register_chosen
-
     if not typed and not any(record.notes.get("register") == "true" for record in comparison.records):
         return
+    from graft.deliver.registry import register_chosen  # brings torch, which a comparison does without
 
     def tell(words: str) -> None:
         console.print(words, highlight=False, markup=False)

@@ -404,3 +404,33 @@ def test_warnings_about_the_data_are_told_once(make_arm, make_run) -> None:
     runs = [make_run(make_arm(), val=0.5, test=0.5, seed=seed, notes=notes) for seed in range(5)]
     comparison = compare_records(runs, experiment="demo", metric="accuracy")
     assert comparison.notes == ("Data: 2 pairs are duplicates.", "Data: 3 images are unreadable.")
+
+
+def test_a_quick_look_with_another_seed_leaves_no_gaps(sweep, make_arm, make_run) -> None:
+    quick = make_run(make_arm("linear_probe", 5), val=0.8, test=0.8, labels="20", lr=0.001, seed=9)
+    comparison = compare_records([*sweep, quick], experiment="demo", metric="accuracy")
+    assert not comparison.sections[0].gaps
+    assert not [one for one in comparison.doubts if "cannot be compared" in one]
+
+
+def test_validation_images_that_all_seeds_share_count_once(sweep) -> None:
+    def doubt(**notes: str) -> list[str]:
+        metrics = {"labels_val": 25.0}
+        records = [
+            replace(one, metrics={**one.metrics, **metrics}, notes={**one.notes, **notes}) for one in sweep
+        ]
+        comparison = compare_records(records, experiment="demo", metric="accuracy")
+        return [one for one in comparison.doubts if one.startswith("Few validation images")]
+
+    assert doubt() == []  # 25 under each of five seeds
+    [said] = doubt(split="d1")
+    assert "25 at 2 and 20 labels per class, a standard error of up to 10 points" in said
+
+
+def test_with_two_seeds_no_difference_is_larger_than_there_can_be(sweep) -> None:
+    few = [one for one in sweep if one.seed < 2]
+    [section] = compare_records(few, experiment="demo", metric="accuracy").sections
+    told = [row.to_twin.estimate for budget in section.budgets for row in budget.rows if row.to_twin]
+    sure = [one for one in told if one.has_interval]
+    assert sure
+    assert all(-1 <= one.low <= one.high <= 1 for one in sure)
