@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from graft.config.schema import Config
 from graft.data.image_set import ImageSet, SourceFacts
@@ -75,6 +76,12 @@ def test_a_file_of_weights_names_none(tmp_path: Path) -> None:
     assert _describe_source(None, open_toy("cat", "dog")) == {}
 
 
+def write_file(folder: Path) -> Path:
+    path = folder / "alone.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("asked", "listed"),
     [
@@ -94,4 +101,8 @@ def test_only_preprocessing_that_differs_from_the_weights_is_an_override(
     config.paths.root = str(tmp_path)
     for name, value in asked.items():
         setattr(config.data, name, value)
-    assert _describe_choices(config).get("preprocessing_override") == listed
+    file = resolve_weights(str(write_file(tmp_path)), "resnet18", tmp_path)
+    assert file is not None
+    published = replace(file, kind="torchvision")
+    assert _describe_choices(config, published).get("preprocessing_override") == listed
+    assert _describe_choices(config, file) == {}  # it says nothing that could be overridden

@@ -173,7 +173,7 @@ def assemble_inputs(
     about = describe_model(classifier) | {"path": path}
     about |= {"data_warnings": "; ".join(images.notes)} if images.notes else {}
     source = find_weights(config) if spec.facts.weights_sha256 else None
-    about |= _describe_choices(config) | _describe_source(source, images)
+    about |= _describe_choices(config, source) | _describe_source(source, images)
     return Inputs(images, view.pixels, view.split, batches, budget, classifier, notes, about, shared)
 
 
@@ -300,11 +300,12 @@ def _find_overridden(config: Config) -> list[str]:
     return [name for name in asked if getattr(seen, field_of[name]) != getattr(found, field_of[name])]
 
 
-def _describe_choices(config: Config) -> dict[str, str]:
+def _describe_choices(config: Config, source: WeightsSource | None) -> dict[str, str]:
     """Return what a user chose against what the weights say, for the record and the report."""
-    if config.backbone.weights == "none":
+    if source is None:
         return {}
-    names = _find_overridden(config)
+    # A file without a sidecar says nothing: what the user gives is then all that is known.
+    names = [] if source.kind == "file" else _find_overridden(config)
     listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in names)
     told = {"preprocessing_override": listed} if names else {}
     if config.backbone.allow_partial:
