@@ -219,10 +219,12 @@ def test_a_run_that_is_cut_is_no_finished_one_and_goes_on_when_asked(make: Make,
     whole, cut = (records[spec.key] for spec in specs)
     assert (whole.status, cut.status) == ("finished", "pruned")
     assert 0 < cut.metrics["images_seen"] < whole.metrics["images_seen"]
-    assert cut.metrics["train_seconds"] > 0
+    assert cut.metrics["amortised_seconds"] == cut.metrics["train_seconds"] > 0  # it shares nothing
     assert execute_job(Job(specs[1])).status == "finished"
     records = {record.run_key: record for record in read_experiment(store, "race")}
     assert len(records) == 2  # gone on with in its own record
     assert records[specs[1].key].metrics["images_seen"] == whole.metrics["images_seen"]
+    times = [records[specs[1].key].metrics[name] for name in ("train_seconds", "amortised_seconds")]
+    assert times[0] == times[1] != cut.metrics["amortised_seconds"]
     # The whole trial is back in the race, now that its first replicate was trained to its end.
     assert execute_job(Job(other, halving=races[other.key])).status == "finished"
