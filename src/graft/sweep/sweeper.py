@@ -107,8 +107,12 @@ class GraftSweeper(Sweeper):
         records = read_known(store, config.tracking.experiment) if plan.missing else []
         show_plan(console, plan)
         show_estimate(console, plan, records, len(places))
+        how = Sweep(console, places, records)
         if not config.sweep.dry_run:
-            self._run(plan, config, store, Sweep(console, places, records))
+            self._run(plan, config, store, how)
+        elif isinstance(self.launcher, GraftLauncher) and plan.missing:
+            _decode(plan, console)
+            _plan_sharing(plan, how)
         return None
 
     def _run(self, plan: Plan, config: Config, store: Store, how: Sweep) -> None:
@@ -239,17 +243,23 @@ def _decode(plan: Plan, console: Console) -> None:
             decode_images(spec, progress)
 
 
+def _plan_sharing(plan: Plan, how: Sweep) -> ReusePlan:
+    """Decide what the runs share, and say so."""
+    # Heads that train together come to every rung at once: there is nothing to save by pruning them.
+    fuse = plan.specs[0].config.sweep.prune == "off"
+    reuse = plan_reuse(plan.missing, len(how.places), fuse=fuse)
+    for line in reuse.describe():
+        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return reuse
+
+
 def _share(plan: Plan, how: Sweep, stop: Stop) -> ReusePlan:
     """Decide what the runs share, say so, and compute it.
 
     Raises:
         RunInterrupted: When the sweep was asked to stop; what is computed already is kept.
     """
-    # Heads that train together come to every rung at once: there is nothing to save by pruning them.
-    fuse = plan.specs[0].config.sweep.prune == "off"
-    reuse = plan_reuse(plan.missing, len(how.places), fuse=fuse)
-    for line in reuse.describe():
-        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    reuse = _plan_sharing(plan, how)
     with show_progress(how.console, "computing frozen stages") as progress:
 
         def advance(done: int, total: int) -> None:
