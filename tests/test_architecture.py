@@ -27,6 +27,7 @@ ON_TOP = {
     "rank": "run",
     "inputs": "run",
     "sharing": "run",
+    "meter": "run",
     "together": "run",
     "conclude": "run",
     "completion": "errors",

@@ -114,6 +114,21 @@ def test_damaged_foreign_and_unfinished_items_go(tmp_path, capsys):
     assert left == [sound.name]
 
 
+def test_what_is_no_entry_at_all_is_foreign_and_goes(tmp_path, capsys):
+    sound, odd = add_activations(tmp_path, "sound"), add_activations(tmp_path, "odd")
+    (odd / "rows.bin").unlink()
+    (odd / "rows.bin").mkdir()
+    stray, link = sound.with_name("f" * 40), sound.with_name("holiday.jpg")
+    stray.write_bytes(b"?" * 5000)
+    link.symlink_to(tmp_path / "nowhere")
+    states = {Path(item["path"]).name: item["state"] for item in ask_json(capsys, tmp_path)["activations"]}
+    foreign = dict.fromkeys((odd.name, stray.name, link.name), "foreign")
+    assert states == foreign | {sound.name: "whole"}
+    assert "graft cache prune" in ask(capsys, tmp_path)
+    assert reasons(ask_json(capsys, tmp_path, "prune")) == foreign
+    assert [item["state"] for item in ask_json(capsys, tmp_path)["activations"]] == ["whole"]
+
+
 def test_what_another_process_has_just_begun_stays(tmp_path, capsys):
     folder = add_activations(tmp_path, "d1")
     (folder / "journal.jsonl").unlink()

@@ -209,7 +209,7 @@ def test_a_run_that_is_cut_is_no_finished_one_and_goes_on_when_asked(make: Make,
     fine = {"transfer__method": "fine_tune", "transfer__freeze_depth": 0, "trainer__min_steps": 40}
     specs = [make(tracking__experiment="race", optim__lr=lr, **fine) for lr in (0.02, 1e-9)]
     other = make(tracking__experiment="race", optim__lr=1e-9, seed=1, **fine)
-    races = plan_halving([*specs, other], toy_root, True)
+    races = plan_halving([*specs, other], toy_root)
     outcomes = [execute_job(Job(spec, halving=races[spec.key])) for spec in specs]
     assert [outcome.status for outcome in outcomes] == ["finished", "pruned"]
     assert "1 of 1 other trials of its arm were better" in outcomes[1].reason
@@ -219,8 +219,12 @@ def test_a_run_that_is_cut_is_no_finished_one_and_goes_on_when_asked(make: Make,
     whole, cut = (records[spec.key] for spec in specs)
     assert (whole.status, cut.status) == ("finished", "pruned")
     assert 0 < cut.metrics["images_seen"] < whole.metrics["images_seen"]
-    assert cut.metrics["train_seconds"] > 0
+    assert cut.metrics["amortised_seconds"] == cut.metrics["train_seconds"] > 0  # it shares nothing
     assert execute_job(Job(specs[1])).status == "finished"
     records = {record.run_key: record for record in read_experiment(store, "race")}
     assert len(records) == 2  # gone on with in its own record
     assert records[specs[1].key].metrics["images_seen"] == whole.metrics["images_seen"]
+    times = [records[specs[1].key].metrics[name] for name in ("train_seconds", "amortised_seconds")]
+    assert times[0] == times[1] != cut.metrics["amortised_seconds"]
+    # The whole trial is back in the race, now that its first replicate was trained to its end.
+    assert execute_job(Job(other, halving=races[other.key])).status == "finished"

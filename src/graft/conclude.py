@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from graft.config.names import STAGES
 from graft.errors import RunFailedError
 from graft.inputs import Inputs
-from graft.plan.groups import Sharing
+from graft.meter import Meter, count_validated
 from graft.plan.obstacles import effective_rounding
 from graft.plan.spec import RunSpec
 
@@ -28,7 +28,7 @@ def record_end(
     spec: RunSpec,
     inputs: Inputs,
     fitted: Fitted,
-    sharing: Sharing | None,
+    meter: Meter,
     seconds: float,
     *,
     in_group: bool,
@@ -40,7 +40,7 @@ def record_end(
         spec: The run.
         inputs: What it worked with.
         fitted: What came out of it.
-        sharing: What the sweep decided for it.
+        meter: Says what its training cost.
         seconds: What the run took since its record was begun, earlier processes included.
         in_group: Whether its head trained together with others, before that.
     """
@@ -48,9 +48,12 @@ def record_end(
     from graft.track.results import record_result
 
     inputs.classifier.backbone.entry = 0  # from here on it sees images again
-    alone, really = count_seconds(inputs, fitted.train_seconds, fitted.images_seen, fitted.steps, sharing)
-    record_result(recorder, spec.config, inputs.images, inputs.split, replace(fitted, train_seconds=alone))
-    numbers: dict[str, float] = dict(count_labels(inputs.split)) | {"amortised_seconds": really}
+    cost = meter.price(fitted.train_seconds, fitted.steps, seen=fitted.images_seen)
+    told = replace(fitted, train_seconds=cost.alone)
+    record_result(recorder, spec.config, inputs.images, inputs.split, told)
+    # At the last step: MLflow shows the newest one, and a run that was pruned before has one at its cut.
+    recorder.record({"amortised_seconds": cost.amortised}, fitted.steps)
+    numbers: dict[str, float] = dict(count_labels(inputs.split))
     numbers["train_flops"] = _count_flops(spec, inputs, fitted)
     recorder.record(numbers | _measure_baselines(spec, inputs), fitted.best_step)
     if in_group:  # it trained before its record was begun
@@ -58,47 +61,20 @@ def record_end(
     recorder.record({"run_seconds": seconds}, fitted.best_step)
 
 
-def record_cut(recorder: Recorder, inputs: Inputs, seconds: float, steps: int) -> None:
+def record_cut(recorder: Recorder, meter: Meter, seconds: float, steps: int) -> None:
     """Record what a run cost that was pruned or diverged: the search for the best trial paid for it, too.
 
     Args:
         recorder: Of the run.
-        inputs: What it worked with.
+        meter: Says what its training cost.
         seconds: Spent on training, earlier processes included.
         steps: Optimizer steps done.
     """
     from graft.train.fit import count_images
 
-    seen = count_images(inputs.batches, steps)
-    alone, _ = count_seconds(inputs, seconds, seen, steps)
-    recorder.record({"train_seconds": alone, "images_seen": float(seen)}, steps)
-
-
-def count_seconds(
-    inputs: Inputs, seconds: float, seen: int, steps: int, sharing: Sharing | None = None
-) -> tuple[float, float]:
-    """Return the seconds that training takes a run alone, and those that it really took.
-
-    Alone it sends every image that it sees through its frozen stages; their time is measured where it reads
-    activations instead. Really it took its share of what computing those took.
-
-    Args:
-        inputs: What it worked with.
-        seconds: Its training and validation.
-        seen: Training images seen, repeats counted.
-        steps: Optimizer steps done.
-        sharing: What the sweep decided for it.
-    """
-    shared = inputs.shared
-    if shared is None:
-        return seconds, seconds
-    alone = seconds + (seen + _count_validated(inputs, steps)) * shared.seconds_per_image
-    return alone, seconds + shared.seconds + (sharing.seconds if sharing else 0.0)
-
-
-def _count_validated(inputs: Inputs, steps: int) -> int:
-    """Return the validation images seen while training, repeats counted."""
-    return -(-steps // inputs.budget.steps_per_round) * len(inputs.split.val)
+    cost, seen = meter.price(seconds, steps), count_images(meter.inputs.batches, steps)
+    numbers = {"train_seconds": cost.alone, "amortised_seconds": cost.amortised, "images_seen": float(seen)}
+    recorder.record(numbers, steps)
 
 
 def _count_flops(spec: RunSpec, inputs: Inputs, fitted: Fitted) -> float:
@@ -118,7 +94,7 @@ def _count_flops(spec: RunSpec, inputs: Inputs, fitted: Fitted) -> float:
     stages = measure_once(folder, "flops", same, lambda: count_flops(backbone, channels, size))
     whole = sum(stages.values())
     trained = sum(value for stage, value in stages.items() if int(stage) > backbone.frozen_depth)
-    images = fitted.images_seen + _count_validated(inputs, fitted.steps)
+    images = fitted.images_seen + count_validated(inputs, fitted.steps)
     return images * whole + 2 * fitted.images_seen * trained
 
 

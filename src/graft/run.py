@@ -13,7 +13,8 @@ from graft.conclude import keep_run_weights, record_cut, record_end
 from graft.config.names import PRETRAINED
 from graft.config.schema import Config
 from graft.errors import DivergedError, PrunedError
-from graft.inputs import Inputs, Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
+from graft.inputs import Progress, find_preprocessing, find_weights, gather_inputs, open_run_images
+from graft.meter import Meter
 from graft.plan.arms import place_cut
 from graft.plan.groups import Sharing
 from graft.plan.halving import Halving
@@ -127,15 +128,16 @@ def execute(
         start = checkpoints.newest()
         notes = inputs.notes + why_alone(spec.key) + _describe_start(checkpoints, start)
         store = open_store(config.tracking.uri, root) if _records() else None
+        meter = Meter(inputs, sharing, start if trained is None else None)
         about = inputs.about | {"notes": "\n".join(notes)}
         going_on = recording(store, spec, parent_id, notes=about, goes_on=start is not None)
         with _ending(checkpoints), going_on as recorder:
             if recorder is not None and on_start is not None:
                 on_start(recorder.run_id)
             if trained is not None:
-                fitted = trained.replay(recorder)
+                fitted = trained.replay(recorder, meter)
             else:
-                with _counting_cost(recorder, inputs, start, progress) as tell:
+                with _counting_cost(recorder, meter, progress) as tell:
                     fitted = choose_fit(config)(
                         inputs.classifier,
                         inputs.batches,
@@ -147,35 +149,36 @@ def execute(
                         start=start,
                         stop=stop,
                         halving=halving,
+                        price=meter.price,
                     )
             if recorder is not None:
                 if fitted.notes:
                     recorder.note({"graft.notes": "\n".join([*notes, *fitted.notes])})
                 seconds = fitted.earlier_seconds + time.perf_counter() - started
-                record_end(recorder, spec, inputs, fitted, sharing, seconds, in_group=trained is not None)
+                record_end(recorder, spec, inputs, fitted, meter, seconds, in_group=trained is not None)
                 keep_run_weights(root, spec, inputs)
     return fitted.validation[config.metric]
 
 
 @contextlib.contextmanager
 def _counting_cost(
-    recorder: RunWriter | None, inputs: Inputs, start: State | None, progress: Progress | None
+    recorder: RunWriter | None, meter: Meter, progress: Progress | None
 ) -> Iterator[Callable[[int], None]]:
     """Yield what takes the optimizer steps done; record what a run cost that is cut before its end."""
-    begun, done = time.perf_counter(), 0
+    begun, done = time.perf_counter(), meter.start.step if meter.start else 0
 
     def tell(step: int) -> None:
         nonlocal done
         done = step
         if progress is not None:
-            progress(step, inputs.budget.total_steps)
+            progress(step, meter.inputs.budget.total_steps)
 
     try:
         yield tell
     except (DivergedError, PrunedError):
         if recorder is not None:
-            earlier = start.seconds if start else 0.0
-            record_cut(recorder, inputs, earlier + time.perf_counter() - begun, done)
+            earlier = meter.start.seconds if meter.start else 0.0
+            record_cut(recorder, meter, earlier + time.perf_counter() - begun, done)
         raise
 
 

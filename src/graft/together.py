@@ -14,6 +14,7 @@ import numpy as np
 from graft.conclude import record_cut
 from graft.errors import RunInterrupted
 from graft.inputs import Inputs, View, assemble_inputs, build_model, open_view
+from graft.meter import Meter
 from graft.plan.groups import Sharing
 from graft.plan.spec import RunSpec
 from graft.sharing import share_rows
@@ -57,7 +58,7 @@ class Trained:
     outcome: Fitted | Cut
     rounds: Rounds
 
-    def replay(self, recorder: Recorder | None) -> Fitted:
+    def replay(self, recorder: Recorder | None, meter: Meter) -> Fitted:
         """Hand over the numbers of its validations, and return what came out of it.
 
         Raises:
@@ -70,7 +71,7 @@ class Trained:
                 recorder.record(metrics, step)
         if isinstance(self.outcome, Cut):
             if recorder is not None:
-                record_cut(recorder, self.inputs, self.outcome.seconds, self.outcome.steps)
+                record_cut(recorder, meter, self.outcome.seconds, self.outcome.steps)
             raise self.outcome.failure
         return self.outcome
 

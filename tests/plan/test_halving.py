@@ -55,6 +55,16 @@ def test_other_replicates_follow_the_first(tmp_path):
     assert follower.find_cut()
 
 
+def test_a_trial_whose_cut_run_was_trained_to_its_end_is_cut_no_longer(tmp_path):
+    race(tmp_path, "a").judge(0.9, 0.0, 0.5)
+    with pytest.raises(PrunedError):
+        Halving(tmp_path, "b", True, True, "key").judge(0.1, 0.0, 0.5)
+    follower = race(tmp_path, "b", leads=False)
+    assert follower.find_cut(lambda run: run != "key") == follower.find_cut() != ""
+    assert follower.find_cut(lambda run: run == "key") == ""
+    assert "key" not in follower.find_cut()
+
+
 def test_the_last_validation_cuts_nobody(tmp_path):
     race(tmp_path, "a").judge(0.9, 0.0, 1.0)
     race(tmp_path, "b").judge(0.1, 0.0, 1.0)
@@ -67,7 +77,7 @@ def test_arms_and_label_budgets_race_apart_and_the_twin_by_the_same_rule(build_c
         {"transfer.method": "from_scratch", "backbone.weights": "none"},
     ]  # fmt: skip
     specs = [specify(build_config(base | change), FACTS) for change in changes]
-    races = plan_halving(specs, tmp_path, True)
+    races = plan_halving(specs, tmp_path)
     one, rate, seed, depth, labels, twin = (races[spec.key] for spec in specs)
     assert one.folder == rate.folder == seed.folder
     assert len({one.folder, depth.folder, labels.folder, twin.folder}) == 4
@@ -86,6 +96,24 @@ def test_experiments_race_apart(build_config, tmp_path):
     base = {"transfer.method": "fine_tune", "backbone.weights": "glyphs"}
     for experiment, value in (("first", 0.9), ("second", 0.1)):
         spec = specify(build_config(base | {"tracking.experiment": experiment, "optim.lr": value}), FACTS)
-        [own] = plan_halving([spec], tmp_path, True).values()
+        [own] = plan_halving([spec], tmp_path).values()
         own.judge(value, 0.0, 0.5)  # and is not cut
         assert own.find_cut() == ""
+
+
+def test_metrics_race_apart_each_in_its_own_direction(build_config, tmp_path):
+    base = {"transfer.method": "fine_tune", "backbone.weights": "glyphs"}
+    specs = {
+        (metric, rate): specify(build_config(base | {"metric": metric, "optim.lr": rate}), FACTS)
+        for metric in ("accuracy", "loss")
+        for rate in (0.1, 0.2)
+    }
+    for cells in (specs, dict(reversed(specs.items()))):  # whichever comes first in the grid
+        races = plan_halving(list(cells.values()), tmp_path / str(len(list(tmp_path.iterdir()))))
+        races = {cell: races[spec.key] for cell, spec in cells.items()}
+        for metric, better, worse in (("accuracy", 0.9, 0.1), ("loss", 0.1, 0.9)):
+            races[metric, 0.1].judge(better, 0.0, 0.5)
+            with pytest.raises(PrunedError):
+                races[metric, 0.2].judge(worse, 0.0, 0.5)
+            assert [bool(races[metric, rate].find_cut()) for rate in (0.1, 0.2)] == [False, True]
+        assert races["accuracy", 0.1].folder != races["loss", 0.1].folder

@@ -133,6 +133,55 @@ def test_an_entry_that_is_not_what_its_name_says_is_thrown_away(content, tmp_pat
     assert len(again.missing(np.arange(COUNT))) == COUNT
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shape": [3.0, 2]}, {"shape": [True, 2]}, {"shape": [-3, -2]}, {"shape": 6}, {"shape": ["3", 2]},
+        {"shape": [10**30, 2]}, {"count": 50.0}, {"count": True}, {"count": 10**30}, {"count": -1},
+        {"dtype": ["float32"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_entry_with_a_wrong_number_in_its_description_is_thrown_away(wrong, tmp_path):
+    store = make(tmp_path)
+    entry = store.open(NAME, COUNT, SHAPE, torch.float32)
+    entry.write(np.arange(10), values_of(range(10)))
+    about = entry.folder / "about.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | wrong))
+    assert store.find(NAME) is None
+    again = store.open(NAME, COUNT, SHAPE, torch.float32)
+    assert again.faults == [f"{entry.folder}, which held something else and was thrown away"]
+    assert len(again.missing(np.arange(COUNT))) == COUNT
+    assert store.open(NAME, COUNT, SHAPE, torch.float32).faults == []
+
+
+FILES = ("about.json", "rows.bin", "journal.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("file", ""), ("link", ""), *((kind, name) for kind in ("folder", "link") for name in FILES)],
+)
+def test_something_else_in_the_place_of_an_entry_or_its_files_is_thrown_away(kind, name, tmp_path):
+    store = make(tmp_path)
+    place = store.root / NAME.digest / name
+    place.parent.mkdir(parents=True)
+    if kind == "folder":
+        (place / "inside").mkdir(parents=True)
+    elif kind == "link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text("?")
+    assert store.find(NAME) is None
+    assert store.count_stored(NAME, np.arange(COUNT)) == 0
+    assert [entry.state for entry in list_entries(store.root)] == ["foreign"]
+    entry = store.open(NAME, COUNT, SHAPE, torch.float32)
+    assert entry.faults == [f"{entry.folder}, which held something else and was thrown away"]
+    entry.write(np.arange(10), values_of(range(10)))
+    assert store.open(NAME, COUNT, SHAPE, torch.float32).faults == []
+    assert torch.equal(store.find(NAME).read(np.arange(10)), values_of(range(10)))
+
+
 def test_a_foreign_file_in_an_entry_throws_it_away(tmp_path):
     store = make(tmp_path)
     (store.root / NAME.digest).mkdir(parents=True)

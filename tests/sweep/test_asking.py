@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from graft.cli import main
+from graft.track.store import open_store
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -48,6 +49,22 @@ def test_a_run_that_is_asked_for_twice_is_run_once(say) -> None:
     assert code == 0
     assert "2 runs, 0 done already; 1 equal run merged." in told
     assert "unknown until the first run has ended" in told
+
+
+def test_a_dry_run_says_what_would_be_shared_and_records_nothing(say, tmp_path) -> None:
+    probes = [
+        "transfer=random_features",
+        "transfer.freeze_depth=2",
+        "optim.lr=0.1,0.2",
+        "trainer.min_steps=500",
+    ]
+    code, told, _ = say("seed=0", "sweep.dry_run=true", "backbone=small_cnn", *probes)
+    assert code == 0
+    assert "Reuse: " in told
+    assert "All runs" not in told
+    store = open_store(None, tmp_path / "runs")
+    assert all(not store.client.search_runs([one.experiment_id]) for one in store.client.search_experiments())
+    assert not (tmp_path / "runs" / "cache" / "activations").exists()
 
 
 def test_the_cores_may_be_shared_when_asked_for(say) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -9,17 +10,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from graft.errors import RunInterrupted
 from graft.inputs import open_view
+from graft.plan.groups import Sharing
 from graft.plan.spec import specify
 from graft.reuse import speeds
 from graft.reuse.entries import ITEM_BYTES, count_rows, list_entries
 from graft.run import gather_facts
 from graft.sharing import NO_ROOM, open_activations
-from graft.sweep.reuse import compute_shared, plan_reuse
+from graft.sweep import reuse as room
+from graft.sweep.reuse import _charge, compute_shared, plan_reuse
 from graft.sweep.stopping import listening
 from graft.sweep.worker import Job, execute_job
 
@@ -70,15 +74,40 @@ def test_a_rounded_boundary_serves_only_the_runs_that_end_there(specs_of):
     ]
     (network,) = plan_reuse(specs, workers=1).networks
     assert network.storage.kept == (1, 2)
-    room = min(network.storage.disk_bytes, 10**9)
+    most = min(network.storage.disk_bytes, 10**9)
     few = [
-        replace(spec, config=replace(spec.config, reuse=replace(spec.config.reuse, disk_gb=(room - 1) / 1e9)))
+        replace(spec, config=replace(spec.config, reuse=replace(spec.config.reuse, disk_gb=(most - 1) / 1e9)))
         for spec in specs
     ]
     plan = plan_reuse(few, workers=1)
     (kept,) = plan.networks[0].storage.kept
     boundaries = {spec.config.transfer.freeze_depth: plan.sharing[spec.key].boundary for spec in few}
     assert boundaries == {depth: depth if depth == kept else 0 for depth in (1, 2)}
+    assert "computed once for 3 runs" in plan.describe()[0]
+
+
+def test_what_computing_took_is_charged_to_those_that_read_it_and_all_of_it():
+    deep, shallow, plain = Sharing(2), Sharing(1), Sharing(0)
+    before = {"a": deep, "b": shallow, "c": plain, "d": shallow}
+    charged = _charge(before, before, 9.0, ())
+    assert {key: one.seconds for key, one in charged.items()} == {"a": 3.0, "b": 3.0, "c": 0.0, "d": 3.0}
+    charged = _charge(before, before | {"a": plain}, 9.0, ())
+    assert {key: one.seconds for key, one in charged.items()} == {"a": 0.0, "b": 4.5, "c": 0.0, "d": 4.5}
+    charged = _charge(before, dict.fromkeys(before, plain), 9.0, ())  # there was no room in the end
+    assert {key: one.seconds for key, one in charged.items()} == {"a": 3.0, "b": 3.0, "c": 0.0, "d": 3.0}
+    assert _charge({"c": plain}, {"c": plain}, 9.0, ())["c"].seconds == 0.0
+
+
+def test_a_sweep_charges_what_it_spent(specs_of, monkeypatch):
+    specs = specs_of(transfer__freeze_depth=2)
+    _empty(specs)
+    plan = plan_reuse(specs, workers=1)
+    none = replace(plan.sharing[specs[0].key], boundary=0)
+    plan = replace(plan, sharing=plan.sharing | {specs[0].key: none})  # as for a depth that is not kept
+    assert "computed once for 2 runs" in plan.describe()[0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=itertools.count(0.0, 10.0).__next__))
+    done = compute_shared(plan)
+    assert [done.sharing[spec.key].seconds for spec in specs] == [0.0, 5.0, 5.0]
 
 
 def _empty(specs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from graft.plan.spec import Facts, specify
 from graft.sweep.grid import Cell
 from graft.sweep.planner import Plan, make_plan
-from graft.sweep.show import show_failures, show_plan
+from graft.sweep.show import show_failures, show_gain, show_plan
 from graft.sweep.worker import Outcome
 
 FACTS = Facts("d", (), None, "none", {"size": 16}, "32")
@@ -29,6 +30,20 @@ def plan_of(build_config):
         return Plan(tuple(specify(config, FACTS) for config in configs), frozenset(), 0, 0)
 
     return make
+
+
+def test_the_gain_counts_what_pruned_runs_cost_too() -> None:
+    console = Console(file=StringIO(), width=120, color_system=None)
+    costs = {"finished": (600.0, 100.0), "pruned": (90.0, 20.0), "failed": None}
+    records = [
+        SimpleNamespace(
+            status=status,
+            metrics=dict(zip(("train_seconds", "amortised_seconds"), cost, strict=True)) if cost else {},
+        )
+        for status, cost in costs.items()
+    ]
+    show_gain(console, records)
+    assert console.file.getvalue() == "Training took 2 min of work; without reuse about 12 min (5.8x).\n"
 
 
 def print_plan(plan: Plan) -> str:

@@ -15,10 +15,11 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from graft.config.names import METRICS
 from graft.errors import PrunedError
 from graft.plan.spec import RunSpec
 
@@ -38,17 +39,26 @@ class Halving:
         trial: Name of the run's trial in it.
         leads: Whether this run decides for its trial.
         higher_is_better: Of the validation metric.
+        run: Key of the run.
     """
 
     folder: Path
     trial: str
     leads: bool
     higher_is_better: bool
+    run: str = ""
 
-    def find_cut(self) -> str:
-        """Return why the trial was cut, empty where it was not."""
+    def find_cut(self, is_finished: Callable[[str], bool] = lambda run: False) -> str:
+        """Return why the trial was cut, empty where it was not, or where the cut run is finished by now.
+
+        Args:
+            is_finished: Whether the run of a key was trained to its end since, without pruning.
+        """
         file = self._cut_file()
-        return file.read_text() if file.exists() else ""
+        if not file.exists():
+            return ""
+        reason, _, run = file.read_text().partition("\n")
+        return "" if run and is_finished(run) else reason
 
     def judge(self, value: float, before: float, now: float) -> None:
         """Hold a validation against those of the other trials, where it is the first behind a rung.
@@ -79,7 +89,7 @@ class Halving:
             f"pruned at {RUNGS[rung]:.0%} of the training: {better} of {len(values) - 1} other trials of its "
             "arm were better there"
         )
-        _write(self._cut_file(), reason)
+        _write(self._cut_file(), f"{reason}\n{self.run}")
         raise PrunedError(reason)
 
     def _cut_file(self) -> Path:
@@ -98,13 +108,14 @@ def goes_on(value: float, values: Sequence[float], higher_is_better: bool) -> bo
     return better < math.ceil(len(values) / REDUCTION)
 
 
-def plan_halving(specs: Sequence[RunSpec], root: Path, higher_is_better: bool) -> dict[str, Halving]:
+def plan_halving(specs: Sequence[RunSpec], root: Path) -> dict[str, Halving]:
     """Return the race of each run, by its key; the same rule for every arm, the from-scratch twin included.
+
+    The condition names the validation metric, so runs that choose by another one race apart.
 
     Args:
         specs: All runs of a sweep, finished ones too.
         root: ``paths.root``.
-        higher_is_better: Of the validation metric.
     """
     first = min((spec.replicate for spec in specs), default=None)
     races = {}
@@ -112,7 +123,8 @@ def plan_halving(specs: Sequence[RunSpec], root: Path, higher_is_better: bool) -
         same = json.dumps([spec.config.tracking.experiment, spec.condition, spec.labels, spec.arm.text])
         folder = root / "halving" / hashlib.sha256(same.encode()).hexdigest()[:20]
         trial = hashlib.sha256(spec.trial.encode()).hexdigest()[:20]
-        races[spec.key] = Halving(folder, trial, spec.replicate == first, higher_is_better)
+        better = METRICS[spec.config.metric].higher_is_better
+        races[spec.key] = Halving(folder, trial, spec.replicate == first, better, spec.key)
     return races
 
 

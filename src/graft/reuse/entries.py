@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -95,17 +96,33 @@ def list_entries(root: Path) -> list[StoredEntry]:
     found = []
     for folder in sorted(root.glob("*")) if root.is_dir() else []:
         with contextlib.suppress(OSError):  # another process may be throwing it away
-            if folder.is_dir():
-                found.append(_look_at(folder))
+            if folder.suffix != ".lock":
+                found.append(_look_at(folder) if folder.is_dir() else _look_at_stray(folder))
     return found
 
 
 def _look_at(folder: Path) -> StoredEntry:
-    files = {path.name: path.stat() for path in folder.rglob("*")}
-    blocks = sum(getattr(state, "st_blocks", -(-state.st_size // 512)) * 512 for state in files.values())
+    files = {path.name: path.lstat() for path in folder.rglob("*")}
     filled = "journal.jsonl" in files and files["journal.jsonl"].st_size > 0
-    about = {} if set(files) - set(FILES) else read_about(folder)
-    return StoredEntry(folder.name, blocks, folder.stat().st_mtime, about, filled)
+    about = read_about(folder) if all(is_own_file(path) for path in folder.iterdir()) else {}
+    disk_bytes = sum(_count_bytes(state) for state in files.values())
+    return StoredEntry(folder.name, disk_bytes, folder.stat().st_mtime, about, filled)
+
+
+def _look_at_stray(file: Path) -> StoredEntry:
+    """Describe what is no folder, and so no entry."""
+    state = file.lstat()
+    return StoredEntry(file.name, _count_bytes(state), state.st_mtime, {}, filled=False)
+
+
+def _count_bytes(state: os.stat_result) -> int:
+    """Return what a file takes on the disk; holes take nothing."""
+    return int(getattr(state, "st_blocks", -(-state.st_size // 512))) * 512
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether what lies in the folder of an entry is one of the files that belong there."""
+    return path.name in FILES and path.is_file()
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -113,7 +130,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / "about.json").read_text())
         sound = EntryName(**said["name"]).digest == folder.name and said["dtype"] in ITEM_BYTES
-        sound = sound and int(said["count"]) >= 0 and math.prod(said["shape"]) > 0
+        # Whole numbers only: 64.0 and true would do for arithmetic, and not for the shape of an array.
+        sound = sound and type(said["count"]) is int and said["count"] >= 0
+        sound = sound and all(type(side) is int and side > 0 for side in said["shape"])
     except (OSError, ValueError, TypeError, KeyError):
         return {}
     return dict(said) if sound else {}
@@ -179,10 +198,18 @@ def remove_entry(root: Path, digest: str) -> bool:
     """
     try:
         with hold_entry(root, digest).acquire(timeout=0):
-            shutil.rmtree(root / digest, ignore_errors=True)
+            throw_away(root / digest)
     except (Timeout, OSError):
         return False
-    return not (root / digest).exists()
+    return not os.path.lexists(root / digest)
+
+
+def throw_away(place: Path) -> None:
+    """Delete an entry, or what lies in the place of one, as far as that can be deleted."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def evict(root: Path, disk_bytes: int, keep: Sequence[str] = ()) -> tuple[list[StoredEntry], int]:

@@ -28,14 +28,15 @@ from torch import Tensor
 
 from graft.data.image_set import Int64Array
 from graft.reuse.entries import (
-    FILES,
     EntryName,
     evict,
     hold_entry,
+    is_own_file,
     list_entries,
     read_about,
     read_journal,
     remove_entry,
+    throw_away,
 )
 
 #: How activations lie on disk; numpy knows no bfloat16.
@@ -186,11 +187,10 @@ class ActivationStore:
         about = {"count": count, "shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
         about["name"] = asdict(name)
         with self.locked(name):
-            folder.mkdir(exist_ok=True)
-            foreign = any(path.name not in FILES for path in folder.iterdir()) or not _fits(folder, about)
+            foreign = _is_foreign(folder, about)
             if foreign:
-                shutil.rmtree(folder)
-                folder.mkdir()
+                throw_away(folder)
+            folder.mkdir(exist_ok=True)
             if not (folder / "about.json").exists():
                 _write(folder / "about.json", json.dumps(about))
             os.utime(folder)
@@ -235,7 +235,7 @@ class ActivationStore:
         about = read_about(folder)
         try:
             return Entry(folder, int(about["count"]), tuple(about["shape"]), DTYPES[about["dtype"]])
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError, TypeError, OverflowError, MemoryError):  # no entry, or damaged
             return None
 
     @contextlib.contextmanager
@@ -305,9 +305,13 @@ def _write_all(file: int, content: memoryview, place: int) -> None:
         content, place = content[written:], place + written
 
 
-def _fits(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Say whether an entry is what it should be, or has not begun yet."""
-    return not (folder / "about.json").exists() or read_about(folder) == json.loads(json.dumps(about))
+def _is_foreign(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Say whether something else than the entry that ``about`` describes lies in its place."""
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    if not all(is_own_file(path) for path in folder.iterdir()):
+        return True
+    return (folder / "about.json").exists() and read_about(folder) != json.loads(json.dumps(about))
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graft.config.names import STAGES
+from graft.data.findings import say_count
 from graft.errors import RunFailedError
 from graft.plan.groups import SharedPrefix, Sharing, find_prefix, group_runs
 from graft.plan.spec import RunSpec
@@ -74,8 +75,9 @@ class ReusePlan:
                 lines.append(f"Reuse: nothing of {network.name} is kept: {_NOT_WORTH}.")
                 continue
             stages = ", ".join(network.prefix.name_end(boundary) for boundary in kept)
+            readers = sum(self.sharing[spec.key].boundary > 0 for spec in network.specs)
             lines.append(
-                f"Reuse: {network.name}, after stage {stages}: computed once for {len(network.specs)} runs "
+                f"Reuse: {network.name}, after stage {stages}: computed once for {say_count(readers, 'run')} "
                 f"({plan.disk_bytes / 1e9:.2g} GB); its frozen stages take about {plan.seconds:.0f} s "
                 f"instead of {plan.plain_seconds:.0f} s."
             )
@@ -149,19 +151,43 @@ def compute_shared(plan: ReusePlan, progress: Progress | None = None) -> ReusePl
     for network in plan.networks:
         started = time.perf_counter()
         refused, faults = _compute_network(network, keep, progress)
-        seconds = (time.perf_counter() - started) / len(network.specs)
+        seconds = time.perf_counter() - started
         if refused:
             stages = ", ".join(network.prefix.name_end(boundary) for boundary in refused)
             news.append(f"Reuse: {network.name}, after stage {stages}: nothing is kept after all: {NO_ROOM}.")
         news += [f"Reuse: damaged, and computed again: {fault}." for fault in faults]
         kept = [boundary for boundary in network.storage.kept if boundary not in refused]
-        for member in network.specs:
-            decided = sharing[member.key]
-            if decided.boundary in refused:
-                decided = _decide(member, kept, NO_ROOM)
-            sharing[member.key] = replace(decided, seconds=seconds, faults=faults)
+        before = {member.key: sharing[member.key] for member in network.specs}
+        after = before | {
+            member.key: _decide(member, kept, NO_ROOM)
+            for member in network.specs
+            if before[member.key].boundary in refused
+        }
+        sharing |= _charge(before, after, seconds, faults)
     group_of = {key: number for key, number in plan.group_of.items() if sharing[key].boundary == STAGES}
     return ReusePlan(plan.networks, sharing, group_of, tuple(news))
+
+
+def _charge(
+    before: Mapping[str, Sharing], after: Mapping[str, Sharing], seconds: float, faults: tuple[str, ...]
+) -> dict[str, Sharing]:
+    """Divide the time that a network took among the runs that read what is kept of it.
+
+    Where none does after all, those that were to read it pay: the time was spent for them.
+
+    Args:
+        before: What was decided for the runs of the network, by key.
+        after: What has become of it.
+        seconds: What computing took.
+        faults: What was found damaged.
+    """
+    readers = [key for key, decided in after.items() if decided.boundary > 0]
+    readers = readers or [key for key, decided in before.items() if decided.boundary > 0]
+    share = seconds / max(1, len(readers))
+    return {
+        key: replace(decided, seconds=share if key in readers else 0.0, faults=faults)
+        for key, decided in after.items()
+    }
 
 
 def _prefix_at(network: Network, boundary: int) -> Prefix:

@@ -106,6 +106,8 @@ def show_estimate(console: Console, plan: Plan, records: Iterable[RunRecord], wo
 def show_gain(console: Console, records: Iterable[RunRecord]) -> None:
     """Say what sharing saved, as far as the runs have recorded it; nothing where it saved nothing.
 
+    Runs that were pruned or diverged count, too: they read what was computed for them.
+
     Args:
         console: Where to.
         records: The runs that have just been executed.
@@ -113,11 +115,11 @@ def show_gain(console: Console, records: Iterable[RunRecord]) -> None:
     both = [
         (record.metrics["train_seconds"], record.metrics["amortised_seconds"])
         for record in records
-        if record.status == "finished" and {"train_seconds", "amortised_seconds"} <= record.metrics.keys()
+        if {"train_seconds", "amortised_seconds"} <= record.metrics.keys()
     ]
     alone, really = (sum(column) for column in zip(*both, strict=True)) if both else (0.0, 0.0)
     if alone > really > 0:
-        said = f"Training took {_say_seconds(really)}; without reuse about {_say_seconds(alone)}"
+        said = f"Training took {_say_seconds(really)} of work; without reuse about {_say_seconds(alone)}"
         console.print(f"{said} ({alone / really:.1f}x).")
 
 

@@ -17,11 +17,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
-from graft.config.names import METRICS
 from graft.config.running import say_place
 from graft.config.schema import Config
 from graft.errors import GraftError, RunFailedError, RunInterrupted
-from graft.plan.halving import Halving, plan_halving
+from graft.plan.halving import plan_halving
 from graft.plan.spec import RunSpec
 from graft.progress import show_progress
 from graft.sweep.bookkeeping import Bookkeeper
@@ -108,8 +107,12 @@ class GraftSweeper(Sweeper):
         records = read_known(store, config.tracking.experiment) if plan.missing else []
         show_plan(console, plan)
         show_estimate(console, plan, records, len(places))
+        how = Sweep(console, places, records)
         if not config.sweep.dry_run:
-            self._run(plan, config, store, Sweep(console, places, records))
+            self._run(plan, config, store, how)
+        elif isinstance(self.launcher, GraftLauncher) and plan.missing:
+            _decode(plan, console)
+            _plan_sharing(plan, how)
         return None
 
     def _run(self, plan: Plan, config: Config, store: Store, how: Sweep) -> None:
@@ -138,7 +141,8 @@ class GraftSweeper(Sweeper):
         if not failed:
             parent.end("finished")
             answer = f"graft compare {config.tracking.experiment}{say_place(config.paths.root)}"
-            how.console.print(f"All runs are finished. For the answer: {answer}")
+            finished = "All other runs" if pruned else "All runs"
+            how.console.print(f"{finished} are finished. For the answer: {answer}")
             return
         close_dead_runs(store)
         parent.end("failed", f"{len(failed)} runs did not finish")
@@ -169,15 +173,16 @@ class GraftSweeper(Sweeper):
             assert self.launcher is not None
             return launch_elsewhere(self.launcher, plan.missing, parent_id, store)
         config, reuse = plan.specs[0].config, _share(plan, how, stop)
+        root = Path(config.paths.root).resolve()
         with SweepView(how.console, len(plan.missing), match_values(plan.specs, how.records)) as view:
             pool = Pool(
                 places=how.places,
-                logs=Path(config.paths.root).resolve() / "logs",
+                logs=root / "logs",
                 audience=Bookkeeper(store, parent_id, config.sweep.retries, view, stop),
                 stop=stop,
                 run_timeout=config.sweep.run_timeout,
                 reuse=reuse,
-                races=_plan_races(plan, config) if config.sweep.prune == "asha" else {},
+                races=plan_halving(plan.specs, root) if config.sweep.prune == "asha" else {},
             )
             outcomes = pool.execute(plan.missing, parent_id)
         if reuse.sharing and stop.signum is None:
@@ -238,17 +243,23 @@ def _decode(plan: Plan, console: Console) -> None:
             decode_images(spec, progress)
 
 
+def _plan_sharing(plan: Plan, how: Sweep) -> ReusePlan:
+    """Decide what the runs share, and say so."""
+    # Heads that train together come to every rung at once: there is nothing to save by pruning them.
+    fuse = plan.specs[0].config.sweep.prune == "off"
+    reuse = plan_reuse(plan.missing, len(how.places), fuse=fuse)
+    for line in reuse.describe():
+        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return reuse
+
+
 def _share(plan: Plan, how: Sweep, stop: Stop) -> ReusePlan:
     """Decide what the runs share, say so, and compute it.
 
     Raises:
         RunInterrupted: When the sweep was asked to stop; what is computed already is kept.
     """
-    # Heads that train together come to every rung at once: there is nothing to save by pruning them.
-    fuse = plan.specs[0].config.sweep.prune == "off"
-    reuse = plan_reuse(plan.missing, len(how.places), fuse=fuse)
-    for line in reuse.describe():
-        how.console.print(line, soft_wrap=True, markup=False, highlight=False)
+    reuse = _plan_sharing(plan, how)
     with show_progress(how.console, "computing frozen stages") as progress:
 
         def advance(done: int, total: int) -> None:
@@ -279,12 +290,6 @@ def _check_races(configs: Sequence[Config], *, own: bool) -> None:
             f"Expected runs on one device with `sweep.prune=asha`, but got {most} devices for a run. Use "
             "`trainer.devices=1` with as many `sweep.workers`, or `sweep.prune=off`."
         )
-
-
-def _plan_races(plan: Plan, config: Config) -> dict[str, Halving]:
-    """Return who decides for each run whether it goes on."""
-    better = METRICS[config.metric].higher_is_better
-    return plan_halving(plan.specs, Path(config.paths.root).resolve(), better)
 
 
 def _one_of_each_input(specs: Sequence[RunSpec]) -> list[RunSpec]:

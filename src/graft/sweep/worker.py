@@ -27,6 +27,8 @@ from graft.sweep.devices import Place
 from graft.sweep.outcome import Outcome, describe_error
 from graft.sweep.reuse import plan_alone
 from graft.sweep.several import SLURM_PLACE, execute_on_several
+from graft.track.reader import find_finished
+from graft.track.store import open_store
 
 #: What a worker whose driver is gone gives its run to write down where it is.
 _SECONDS_TO_LEAVE = 20.0
@@ -84,7 +86,7 @@ def execute_job(
     """
     spec = job.spec
     try:
-        cut = job.halving.find_cut() if job.halving else ""
+        cut = job.halving.find_cut(lambda run: _is_finished(run, spec)) if job.halving else ""
         if cut:
             return Outcome(spec.key, "pruned", cut)
         with claiming(spec, on_wait) as known:
@@ -116,6 +118,12 @@ def execute_job(
             traceback.print_exc()
         return describe_error(spec.key, error)
     return Outcome(spec.key, "finished", val=val)
+
+
+def _is_finished(key: str, like: RunSpec) -> bool:
+    """Whether another run of the experiment and metric of ``like`` is finished."""
+    store = open_store(like.config.tracking.uri, Path(like.config.paths.root).resolve())
+    return find_finished(store, key, like.config.metric) is not None
 
 
 def _wants_processes(spec: RunSpec) -> bool:

@@ -30,6 +30,27 @@ _NAME = re.compile(r"^(?P<serial>\d{6,})-step(?P<step>\d+)-(?P<sha256>[0-9a-f]{6
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the training of a run took until somewhere, all its processes together.
+
+    Attributes:
+        alone: Seconds that it would have taken without shared activations.
+        really: Seconds that were spent on it, without its shares of what sweeps computed.
+        shares: Those shares, in seconds. A sweep that tries a run again has the same share of it, which
+            counts once.
+    """
+
+    alone: float = 0.0
+    really: float = 0.0
+    shares: frozenset[float] = frozenset()
+
+    @property
+    def amortised(self) -> float:
+        """Seconds that were spent on it, its shares included."""
+        return self.really + sum(self.shares)
+
+
+@dataclass(frozen=True)
 class State:
     """Where a run is.
 
@@ -40,6 +61,7 @@ class State:
         seconds: Time of training so far.
         values: Numbers and words, as JSON takes them.
         tensors: By name.
+        cost: What the training took so far, None where nobody said it, as in states of earlier versions.
     """
 
     step: int
@@ -47,6 +69,7 @@ class State:
     seconds: float
     values: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    cost: Cost | None = None
 
 
 class Checkpoints:
@@ -96,7 +119,7 @@ class Checkpoints:
         serial = int(known[-1].name.partition("-")[0]) + 1 if known else 1
         header = {
             "format": _FORMAT, "run_key": self.run_key, "step": state.step, "phase": state.phase,
-            "seconds": state.seconds, "values": state.values,
+            "seconds": state.seconds, "values": state.values, "cost": _describe_cost(state.cost),
         }  # fmt: skip
         content = pack_tensors(state.tensors, {"graft": json.dumps(header)})
         digest = hashlib.sha256(content).hexdigest()
@@ -141,7 +164,16 @@ class Checkpoints:
                 f"run {header['run_key']}. Put it back where it was, or delete it; this run then goes on "
                 "without it."
             )
-        return State(header["step"], header["phase"], header["seconds"], header["values"], tensors)
+        cost = _read_cost(header.get("cost"))
+        return State(header["step"], header["phase"], header["seconds"], header["values"], tensors, cost)
+
+
+def _describe_cost(cost: Cost | None) -> dict[str, Any] | None:
+    return {"alone": cost.alone, "really": cost.really, "shares": sorted(cost.shares)} if cost else None
+
+
+def _read_cost(said: Mapping[str, Any] | None) -> Cost | None:
+    return Cost(said["alone"], said["really"], frozenset(said["shares"])) if said else None
 
 
 def open_checkpoints(config: Config, key: str) -> Checkpoints:

@@ -25,7 +25,7 @@ from graft.train.checkpoint import Checkpoints, State
 from graft.train.evaluation import Evaluation
 from graft.train.losses import Loss, build_loss
 from graft.train.metrics import measure
-from graft.train.resume import KeepState
+from graft.train.resume import KeepState, Price
 from graft.train.statistics import runs_on_gpu
 from graft.train.stop import StopRequest
 from graft.train.task import Recorder, TransferTask
@@ -111,6 +111,7 @@ def fit(
     start: State | None = None,
     stop: StopRequest | None = None,
     halving: Halving | None = None,
+    price: Price | None = None,
 ) -> Fitted:
     """Train, choose the best validation, test once.
 
@@ -125,6 +126,7 @@ def fit(
         start: Where an earlier process was; None for the beginning.
         stop: Looked at between optimizer steps; None: nobody asks.
         halving: Decides at validations whether the run goes on; None: it does.
+        price: Says what the run has cost, for what is written down of it; None: nobody asks.
 
     Raises:
         DivergedError: When the loss became NaN or infinite.
@@ -146,6 +148,7 @@ def fit(
         stop=stop,
         start=start,
         keeps_loaders=data.workers > 0,
+        price=price,
     )
     with without_advice(), _interruptible(), stop.waiting():
         judges = _seat_judge(halving, config.metric, budget, start)

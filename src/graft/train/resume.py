@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +13,7 @@ import torch.distributed
 
 from graft.errors import GraftError, RunFailedError, RunInterrupted
 from graft.train.callbacks import BestWeights
-from graft.train.checkpoint import Checkpoints, State
+from graft.train.checkpoint import Checkpoints, Cost, State
 from graft.train.snapshot import (
     capture,
     draw_as_loader,
@@ -22,6 +24,9 @@ from graft.train.snapshot import (
 )
 from graft.train.stop import StopRequest
 from graft.train.task import Recorder, TransferTask
+
+#: Given the seconds of training so far, the optimizer steps done and the phase, returns what they cost.
+Price = Callable[[float, int, str], Cost]
 
 #: Share of a run's time that checkpoints at validations may take; short rounds do not get one each.
 _LARGEST_SHARE = 0.05
@@ -47,6 +52,7 @@ class KeepState(pl.Callback):
         stop: Whether the run is asked to stop.
         start: Where to go on; None for the beginning.
         keeps_loaders: Whether loaders live for the whole run, because processes read for them.
+        price: Says what the run has cost, given its seconds, optimizer steps and phase; None: nobody asks.
 
     Attributes:
         notes: What the user should know of the writing.
@@ -61,6 +67,7 @@ class KeepState(pl.Callback):
         stop: StopRequest,
         start: State | None,
         keeps_loaders: bool,
+        price: Price | None = None,
     ) -> None:
         self.best = best
         self.recorder = recorder
@@ -68,6 +75,7 @@ class KeepState(pl.Callback):
         self.stop = stop
         self.start = start
         self.keeps_loaders = keeps_loaders
+        self.price = price
         self.notes: list[str] = []
         self._earlier = start.seconds if start else 0.0
         self._started = self._written = time.monotonic()
@@ -200,6 +208,8 @@ class KeepState(pl.Callback):
         """Write a checkpoint; where that fails the run goes on, because its work is worth more."""
         begun = time.monotonic()
         state = capture(trainer, task, self.best, phase, self.seconds)
+        if self.price is not None:
+            state = replace(state, cost=self.price(state.seconds, state.step, phase))
         if trainer.is_global_zero and (phase == "done" or is_sound(task)):
             if self.recorder is not None:
                 self.recorder.flush()
