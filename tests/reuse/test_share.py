@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,12 +15,20 @@ from safetensors.torch import load_file
 from graft.config.load import to_config
 from graft.inputs import gather_inputs
 from graft.plan.spec import specify
+from graft.reuse import share as room
 from graft.reuse.entries import count_rows, list_entries
 from graft.run import execute, gather_facts
 from graft.track.reader import read_run
 from graft.track.store import open_store
 
 FAMILIES = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "efficientnet_b0")
+
+#: A small member of every other family, small images that it takes, and a depth with something behind it.
+OTHERS = {
+    "alexnet": (63, 4), "convnext_tiny": (32, 3), "densenet121": (32, 3), "googlenet": (32, 3),
+    "mnasnet0_5": (32, 3), "regnet_x_400mf": (32, 3), "swin_t": (32, 3), "vgg11": (32, 4),
+    "vit_b_32": (64, 3), "cnn2": (8, 1), "row_rnn": (8, 1), "row_lstm": (8, 1), "row_gru": (8, 1),
+}  # fmt: skip
 
 
 def describe(root, *, reuse=True, depth=5, backbone="small_cnn", size=16, method="random_features", **more):
@@ -106,6 +116,16 @@ def test_it_does_so_for_every_family_and_depth(backbone, depth, tmp_path):
     compare(run(tmp_path / "a", reuse=False, **options), run(tmp_path / "b", **options), exactly=False)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("backbone", OTHERS)
+def test_it_does_so_for_a_member_of_every_other_family(backbone, tmp_path):
+    size, depth = OTHERS[backbone]
+    trainer = {"min_steps": 4, "epochs": 1, "max_validations": 2, "accelerator": "cpu"}
+    data = {"name": "digits", "labels_per_class": 2, "image_size": size, "test_size": 40}
+    options = {"backbone": backbone, "depth": depth, "trainer": trainer, "data": data}
+    compare(run(tmp_path / "a", reuse=False, **options), run(tmp_path / "b", **options), exactly=False)
+
+
 def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path):
     first = run(tmp_path)
     entries = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("rows.bin")}
@@ -116,19 +136,41 @@ def test_a_second_run_computes_nothing_and_gives_the_same(tmp_path):
         assert torch.equal(value, again[1][name])
 
 
-def test_damaged_activations_are_computed_again_and_said(tmp_path):
-    import graft.reuse.store as room
-
+def test_damaged_activations_are_computed_again_and_said(tmp_path, monkeypatch):
     first = run(tmp_path)
     (rows,) = (tmp_path / "cache" / "activations").rglob("rows.bin")
     journal = (rows.parent / "journal.jsonl").read_text().split("\n")[1]
     with rows.open("r+b") as file:  # images that nobody asked for are holes, and cannot be damaged
         file.seek(json.loads(journal)["rows"][0][0] * rows.stat().st_size // 1797)
         file.write(b"\xff" * 64)
-    room._verified.clear()
+    monkeypatch.setattr("graft.reuse.store._verified", set())
     again = run(tmp_path)
     assert "Damaged, and computed again: " in again[2].notes["notes"]
     assert all(torch.equal(value, again[1][name]) for name, value in first[1].items())
+
+
+def test_the_quickest_of_several_passes_is_what_the_frozen_stages_take(monkeypatch):
+    """One slow pass, as on a busy machine, changes nothing; a slow network is not timed again and again."""
+    monkeypatch.setattr(room, "_speeds", {})
+    now = [0.0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Timed:
+        batch_size, device, backbone = 10, torch.device("cpu"), torch.nn.Identity()
+
+        def __init__(self, *took):
+            self.took = list(took)
+
+        def compute(self, rows):
+            now[0] += self.took.pop(0)
+
+    quick = Timed(0.5, 0.3, 0.1, 0.2)
+    assert room._measure(quick, "quick", np.arange(20)) == pytest.approx(0.01)
+    assert quick.took == []
+    assert room._measure(quick, "quick", np.arange(20)) == pytest.approx(0.01), "measured once"
+    slow = Timed(9.0, 8.0, 1.0)
+    assert room._measure(slow, "slow", np.arange(20)) == pytest.approx(0.8)
+    assert slow.took == [1.0]
 
 
 @pytest.mark.parametrize(
