@@ -294,6 +294,7 @@ def test_costs(make_arm, make_run) -> None:
     assert few.cost.break_even == "as good as from scratch at its best after 0.67 s instead of 5.3 s"
     assert math.isnan(few.cost.flops)
     known = [replace(one, notes={"pretrain_seconds": "600"}) for one in records]
+    assert probes(compare(known, kept))[0].cost.paid_back_runs == 129
     assert probes(compare(known, kept))[0].cost.break_even.endswith(
         "its pretraining (10 min 0 s) is paid back after 129 such runs"
     )

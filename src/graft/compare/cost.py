@@ -32,6 +32,8 @@ class Cost:
         reach_seconds: Mean seconds until validation was as good as the twin's best; infinite where it never
             was, NaN without a twin or a recorded history.
         twin_seconds: Mean seconds until the twin was at its best.
+        paid_back_runs: Number of runs after which what they save pays for the pretraining, infinite where
+            they save nothing; NaN where one of these is not known.
         on_front: Whether no other arm of the budget is both better on test and cheaper with its tuning.
         break_even: In words: what the arm saves against its twin, empty where it cannot be said.
     """
@@ -45,6 +47,7 @@ class Cost:
     pretrain_seconds: float
     reach_seconds: float
     twin_seconds: float
+    paid_back_runs: float
     on_front: bool
     break_even: str
 
@@ -84,6 +87,7 @@ def weigh_costs(
                 pretrain_seconds=pretrain,
                 reach_seconds=reach,
                 twin_seconds=alone,
+                paid_back_runs=_count_paid_back(reach, alone, pretrain),
                 on_front=is_on_front(place, worth, tuned),
                 break_even=_say_break_even(reach, alone, pretrain),
             )
@@ -176,10 +180,17 @@ def _say_break_even(reach: float, alone: float, pretrain: float) -> str:
     )
     if not math.isfinite(pretrain):
         return said
-    if reach >= alone:
+    runs = _count_paid_back(reach, alone, pretrain)
+    if runs == math.inf:
         return f"{said}; its pretraining ({write_seconds(pretrain)}) is not paid back by training time"
-    runs = math.ceil(pretrain / (alone - reach))
-    return f"{said}; its pretraining ({write_seconds(pretrain)}) is paid back after {runs:,} such runs"
+    return f"{said}; its pretraining ({write_seconds(pretrain)}) is paid back after {runs:,.0f} such runs"
+
+
+def _count_paid_back(reach: float, alone: float, pretrain: float) -> float:
+    """Return after how many runs pretraining is paid back by what each saves against its twin."""
+    if math.isnan(reach) or not math.isfinite(alone) or not math.isfinite(pretrain):
+        return math.nan
+    return float(math.ceil(pretrain / (alone - reach))) if reach < alone else math.inf
 
 
 def _read_note(choice: Choice, key: str) -> float:

@@ -101,9 +101,11 @@ def rank_costs(budget: Budget) -> Ranking | None:
         "FLOPs": lambda row, cost: write_count(cost.flops),
         "with all trials": lambda row, cost: write_seconds(cost.tuned_seconds),
         "images of all trials": lambda row, cost: write_count(cost.tuned_images),
-        "pretraining": lambda row, cost: write_seconds(cost.pretrain_seconds),
         "on the Pareto front": lambda row, cost: "yes" if cost.on_front else NOTHING,
-        "against its twin": lambda row, cost: cost.break_even or NOTHING,
+        "as good as its twin after": lambda row, cost: _write_reach(cost.reach_seconds),
+        "the twin itself after": lambda row, cost: write_seconds(cost.twin_seconds),
+        "pretraining": lambda row, cost: write_seconds(cost.pretrain_seconds),
+        "paid back after": lambda row, cost: _write_runs(cost.paid_back_runs),
     }
     cells = [tuple(write(row, cost) for write in columns.values()) for row, cost in ordered]
     said = [
@@ -118,6 +120,21 @@ def rank_costs(budget: Budget) -> Ranking | None:
         bold=tuple(row.headline for row, _ in ordered),
         verdicts=("",) * len(ordered),
     )
+
+
+def _write_reach(seconds: float) -> str:
+    return "never" if seconds == math.inf else write_seconds(seconds)
+
+
+def _write_runs(runs: float) -> str:
+    """Write a number of runs, infinite for one that is never reached.
+
+    >>> _write_runs(27.0), _write_runs(math.inf), _write_runs(math.nan)
+    ('27 runs', 'never', '–')
+    """
+    if math.isnan(runs):
+        return NOTHING
+    return "never" if runs == math.inf else f"{runs:,.0f} run{'s' if runs != 1 else ''}"
 
 
 def rank_importance(importance: Importance) -> Ranking:

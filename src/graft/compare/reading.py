@@ -55,7 +55,9 @@ def explain(comparison: Comparison) -> list[str]:
     if any(row.cost and math.isfinite(row.cost.tuned_seconds) for row in _rows(comparison)):
         lines.append(
             "Costs are those of runs that share nothing, pretraining apart. On the Pareto front is an arm"
-            " when no other is at least as good on test and as cheap with its trials."
+            " when no other is at least as good on test and as cheap with its trials. It is as good as its"
+            " twin when its validation reaches the best one of the twin; the time that saves pays its"
+            " pretraining back."
         )
     lines.append("Labels are counted with those of validation.")
     return lines

@@ -61,8 +61,8 @@ def expect_best(values: Sequence[float], *, higher_is_better: bool) -> tuple[flo
         Dodge et al. (2019), "Show your work: improved reporting of experimental results", in the unbiased
         form of Tang et al. (2020), "Showing your work doesn't always work".
 
-    >>> expect_best([0.1, 0.3, 0.2], higher_is_better=True)
-    (0.2, 0.26666666666666666, 0.3)
+    >>> [round(value, 3) for value in expect_best([0.1, 0.3, 0.2], higher_is_better=True)]
+    [0.2, 0.267, 0.3]
     """
     ordered = sorted(values) if higher_is_better else sorted(values, reverse=True)
     size = len(ordered)
