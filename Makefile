@@ -10,6 +10,8 @@ ARGS ?=
 ROOT ?= runs
 # Tests run two at a time, one torch thread each.
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -q
+# Examples in docstrings have a process of their own: modules are imported while pytest holds the output.
+EXAMPLES := OMP_NUM_THREADS=1 $(RUN) -m pytest -q src/graft
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo pretrain train sweep compare ui test test-all test-servers test-browser screenshots check format bench docs clean
@@ -51,9 +53,11 @@ ui: $(READY)  ## open the MLflow dashboard on the same store
 
 test: $(READY)  ## the test suite, under 8 minutes on two cores
 	@$(TEST) -m "not full and not servers and not browser" $(ARGS)
+	@$(EXAMPLES)
 
 test-all: $(READY)  ## the test suite at full size
 	@$(TEST) -m "not servers and not browser" $(ARGS)
+	@$(EXAMPLES)
 
 test-servers: $(READY)  ## against a real MLflow server and PostgreSQL (apt-get install postgresql)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'

@@ -150,15 +150,15 @@ def write_count(count: float) -> str:
     """Write a large number with the digits that matter.
 
     >>> [write_count(value) for value in (640.0, 24_123.0, 3.21e9, 4.5e15, float("nan"))]
-    ['640', '24 thousand', '3.2 billion', '4.5e+15', '–']
+    ['640', '24,123', '3.2 billion', '4.5e+15', '–']
     """
     if not math.isfinite(count):
         return "–"
-    for unit, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+    for unit, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if unit <= count < 1000 * unit:
             shown = count / unit
             return f"{shown:.1f} {name}" if shown < 9.95 else f"{shown:.0f} {name}"
-    return f"{count:.0f}" if count < 1e3 else f"{count:.1e}"
+    return f"{count:,.0f}" if count < 1e6 else f"{count:.1e}"
 
 
 def join_words(words: Iterable[str]) -> str:
