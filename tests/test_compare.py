@@ -272,6 +272,7 @@ def test_a_sweep_that_has_not_ended_is_doubted_first_and_loses_no_weights(
     assert all(checkpoint_folder(store.root, spec.key).is_dir() for spec in specs.values())
     found = json.loads((store.root / "reports" / "begun" / "comparison.json").read_text())
     assert found["doubts"][0].startswith("A preliminary look")
+    assert f"`graft status paths.root={store.root}` shows them" in found["doubts"][0]
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def compare(names: Sequence[str], asked: Asked, root: Path, uri: str | None, reg
     archive = Archive(store)
     comparison = add_agreement(compare_asked(records, names, asked, archive), root)
     ahead = sum(count_ahead(store, name, records) for name in names)
-    comparison = doubt_unfinished(comparison, ahead)
+    comparison = doubt_unfinished(comparison, ahead, root)
     unmet = _list_unmet(comparison, asked)  # a slip in an expectation is told before anything is written
     # What is read by programs stands alone on stdout.
     console = Console(stderr=asked.as_json)
@@ -144,14 +144,15 @@ def add_agreement(comparison: Comparison, root: Path) -> Comparison:
     return replace(comparison, notes=(*comparison.notes, *lines))
 
 
-def doubt_unfinished(comparison: Comparison, ahead: int) -> Comparison:
+def doubt_unfinished(comparison: Comparison, ahead: int, root: Path) -> Comparison:
     """Put first, before other doubts, that planned runs have not ended: those others know nothing of them."""
     if not ahead:
         return comparison
     runs = "1 planned run has" if ahead == 1 else f"{ahead} planned runs have"
     doubt = (
         f"A preliminary look: {runs} not ended, and what is said of missing runs, seeds and twins leaves them"
-        " out. `graft status` shows them; compare again when they are done, unless they were given up."
+        f" out. `graft status{say_place(str(root))}` shows them; compare again when they are done, unless"
+        " they were given up."
     )
     return replace(comparison, doubts=(doubt, *comparison.doubts))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.names import CHECKED_DATA_SETS
-from graft.config.schema import Config
+from graft.config.schema import Config, DataConfig
 from graft.plan.groups import Sharing
 from graft.plan.obstacles import effective_rounding
 from graft.plan.spec import RunSpec
@@ -285,19 +285,13 @@ def describe_arithmetic(spec: RunSpec) -> list[str]:
     return lines
 
 
-def _find_overridden(config: Config) -> list[str]:
+def _find_overridden(data: DataConfig, expected: Preprocessing) -> list[str]:
     """Return what the user asked for of preprocessing that is not what the weights expect."""
-    from graft.model.weights import preprocessing_of_weights
-
-    data, root = config.data, Path(config.paths.root).resolve()
-    found = preprocessing_of_weights(config.backbone.weights, config.backbone.name, root)
     field_of = {"image_size": "size", "resize": "resize", "mean": "mean", "std": "std"}
     asked = [name for name in field_of if getattr(data, name) is not None]
-    if found is None:
-        return asked
     # all at once: a resize may fit the size asked for and not that of the weights
-    seen = found.override(data.image_size, data.mean, data.std, data.resize)
-    return [name for name in asked if getattr(seen, field_of[name]) != getattr(found, field_of[name])]
+    seen = expected.override(data.image_size, data.mean, data.std, data.resize)
+    return [name for name in asked if getattr(seen, field_of[name]) != getattr(expected, field_of[name])]
 
 
 def _describe_choices(config: Config, source: WeightsSource | None) -> dict[str, str]:
@@ -305,7 +299,8 @@ def _describe_choices(config: Config, source: WeightsSource | None) -> dict[str,
     if source is None:
         return {}
     # A file without a sidecar says nothing: what the user gives is then all that is known.
-    names = [] if source.kind == "file" else _find_overridden(config)
+    expected = None if source.kind == "file" else source.preprocessing
+    names = _find_overridden(config.data, expected) if expected else []
     listed = ", ".join(f"data.{name}={getattr(config.data, name)}" for name in names)
     told = {"preprocessing_override": listed} if names else {}
     if config.backbone.allow_partial:
